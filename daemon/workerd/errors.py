@@ -1,0 +1,55 @@
+"""The tree of errors. The message of each is one line for the person who has to act on it."""
+
+from __future__ import annotations
+
+
+class WorkerdError(Exception):
+    """Anything that workerd itself reports; its text says what is wrong and what to do."""
+
+
+class ConfigError(WorkerdError):
+    """Settings that cannot be used. `problems` holds one line for each of them."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class DatabaseError(WorkerdError):
+    """The database cannot be reached or refuses to serve."""
+
+
+class SchemaError(DatabaseError):
+    """The schema in the database does not fit this program."""
+
+
+class EmbeddedError(DatabaseError):
+    """The embedded PostgreSQL cannot be made, started or stopped."""
+
+
+class TaskError(WorkerdError):
+    """A task is unknown, declared wrongly, or called with arguments that do not fit."""
+
+
+class PayloadError(TaskError):
+    """A payload or result is not JSON, or too large."""
+
+
+class JobError(WorkerdError):
+    """A job does not exist, or is not in a state that allows what was asked."""
+
+
+class JobFailed(JobError):
+    """A job whose result was awaited ended as failed or cancelled."""
+
+
+class LeaseLost(JobError):
+    """The job was rescued or given back: this run may no longer write about it."""
+
+
+class NotRunning(WorkerdError):
+    """No daemon of that name runs here."""
+
+
+class AlreadyRunning(WorkerdError):
+    """A daemon of that name runs here already."""
