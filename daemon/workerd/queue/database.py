@@ -1,0 +1,91 @@
+"""Connections to PostgreSQL: made in one way, failing with one line."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from workerd.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+CONNECT_TIMEOUT = 10.0  # seconds
+COMMAND_TIMEOUT = 60.0  # seconds; a query of ours that takes longer is given up and the connection rebuilt
+
+# What a lost, refused or failing connection raises, as against a mistake in a statement.
+CONNECTION_ERRORS = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InternalClientError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+async def connect(dsn: str, name: str = "worker", *, pooled: bool = False, timeout: float = CONNECT_TIMEOUT) -> Connection:
+    """Open a connection whose `application_name` is `name`.
+
+    `pooled`: the other end is a transaction pooler, so no prepared statement outlives a transaction.
+    Raises DatabaseError when the server cannot be reached or refuses.
+    """
+    try:
+        return await asyncpg.connect(dsn, timeout=timeout, command_timeout=COMMAND_TIMEOUT, **connect_options(name, pooled=pooled))
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError) as error:
+        raise DatabaseError(explain(dsn, error)) from error
+
+
+def connect_options(name: str, *, pooled: bool = False) -> dict[str, Any]:
+    """The keywords that each of our connections and pools gets.
+
+    Tickets are claimed at READ COMMITTED whatever the role's default; the search path keeps names in applications' schemas out.
+    """
+    options: dict[str, Any] = {"server_settings": {"application_name": name}}
+    if pooled:
+        options["statement_cache_size"] = 0
+    return options
+
+
+def explain(dsn: str, error: BaseException) -> str:
+    """One line for an operator: which server, what it said, what to do. Never the password."""
+    where = location(dsn)
+    if isinstance(error, (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)):
+        return f"the database at {where} refused the login: {error} (check user and password in DATABASE_URL)"
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return f"the server at {where} has no such database: {error} (create it, or correct DATABASE_URL)"
+    if isinstance(error, (ValueError, asyncpg.ClientConfigurationError)):
+        return f"DATABASE_URL cannot be used: {error}"
+    if isinstance(error, TimeoutError):
+        return f"the database at {where} did not answer in time (is it running, is the address right?)"
+    text = re.sub(r"\s+", " ", str(error)) or type(error).__name__
+    return f"the database at {where} cannot be reached: {text} (is it running, is DATABASE_URL right?)"
+
+
+def location(dsn: str) -> str:
+    """Host, port and database of a DSN, for people: no user, no password."""
+    return "".join(_location(dsn))
+
+
+def _location(dsn: str) -> Iterator[str]:
+    try:
+        url = urlsplit(dsn)
+        hosts = url.netloc.rpartition("@")[2]
+        query = dict(part.partition("=")[::2] for part in url.query.split("&"))
+    except ValueError:
+        yield "(unreadable address)"
+        return
+    if not hosts:
+        from urllib.parse import unquote
+
+        hosts = unquote(query.get("host", "")) or "localhost"
+    yield hosts
+    yield url.path
