@@ -1,0 +1,59 @@
+"""workerd: a job queue on PostgreSQL. `@task` declares, `Queue` enqueues, the daemon `workerd` runs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workerd.errors import JobError, JobFailed, PayloadError, TaskError, WorkerdError
+    from workerd.job import Job
+    from workerd.outcomes import Discard, RetryAfter, Snooze
+    from workerd.queue.client import Queue
+    from workerd.retry import Retry
+    from workerd.tasks import Task, task
+
+__version__ = _version("workerd")
+
+_HOME = {
+    "Discard": "workerd.outcomes",
+    "Job": "workerd.job",
+    "JobError": "workerd.errors",
+    "JobFailed": "workerd.errors",
+    "PayloadError": "workerd.errors",
+    "Queue": "workerd.queue.client",
+    "Retry": "workerd.retry",
+    "RetryAfter": "workerd.outcomes",
+    "Snooze": "workerd.outcomes",
+    "Task": "workerd.tasks",
+    "TaskError": "workerd.errors",
+    "WorkerdError": "workerd.errors",
+    "task": "workerd.tasks",
+}
+
+__all__ = [
+    "Discard",
+    "Job",
+    "JobError",
+    "JobFailed",
+    "PayloadError",
+    "Queue",
+    "Retry",
+    "RetryAfter",
+    "Snooze",
+    "Task",
+    "TaskError",
+    "WorkerdError",
+    "__version__",
+    "task",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import on first use: `workerctl --help` must not pay for the database driver."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'workerd' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value

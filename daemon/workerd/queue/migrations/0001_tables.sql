@@ -30,6 +30,7 @@ CREATE TABLE workerd.node (
     pid int NOT NULL,
     version text NOT NULL,
     transport text NOT NULL DEFAULT 'postgres' CHECK (transport IN ('postgres', 'http')),
+    heartbeat double precision NOT NULL DEFAULT 5 CHECK (heartbeat > 0),  -- seconds between its beats
     locked boolean NOT NULL,            -- whether it holds the advisory lock `id` while it lives
     tasks text[] NOT NULL,
     queues text[] NOT NULL,             -- empty: all

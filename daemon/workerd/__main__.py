@@ -1,0 +1,80 @@
+"""`workerd`: the daemon in the foreground, as supervisors call it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workerd.errors import ConfigError, WorkerdError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from workerd.config import Configuration
+
+EXPORTED = ("openai_api_key", "openai_api_base", "mineru_api_token", "smtp_url", "webhook_url", "attachments_dir", "state_dir")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the daemon; exits 0 after a drain, 1 when it cannot start or fails, 2 for settings that cannot be used."""
+    from workerd import __version__, config
+
+    parser = argparse.ArgumentParser("workerd", description="Runs the jobs of a queue in PostgreSQL.", epilog="Example: workerd --workers 4 --tasks myapp.tasks")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings file instead of .env")
+    parser.add_argument("--version", action="version", version=f"workerd {__version__}")
+    config.add_flags(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        _run(config.load(config.flags_of(arguments), arguments.config))
+    except ConfigError as error:
+        sys.exit(_fail(error.problems, 2))
+    except WorkerdError as error:
+        sys.exit(_fail((str(error),), 1))
+
+
+def _run(configuration: Configuration) -> None:
+    import uvloop
+
+    from workerd.daemon import logs
+    from workerd.daemon.daemon import Daemon
+    from workerd.daemon.pidfile import PidFile
+    from workerd.locate import locate
+    from workerd.tasks import load_modules
+
+    settings = configuration.settings
+    pid_file = PidFile(settings.pid_file)
+    pid_file.acquire()
+    try:
+        logs.set_up(settings)
+        for warning in configuration.warnings:
+            logging.getLogger("workerd").warning("settings: %s", warning)
+        for name in EXPORTED:  # tasks read them from the environment, wherever they were given
+            value = getattr(settings, name)
+            if value is not None:
+                os.environ[name.upper()] = str(value)
+        where = locate(settings)
+        tasks = load_modules(settings.tasks, settings.app_dir)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_main(Daemon, settings, where, tasks))
+    finally:
+        pid_file.release()
+
+
+async def _main(daemon: type, *parts: object) -> None:
+    await daemon(*parts).run()
+
+
+def _fail(lines: Sequence[str], code: int) -> int:
+    for line in lines:
+        logging.getLogger("workerd").critical("%s", line) if logging.getLogger().handlers else None
+        print(f"workerd: {line}", file=sys.stderr)  # noqa: T201 - the operator's line
+    return code
+
+
+if __name__ == "__main__":
+    main()

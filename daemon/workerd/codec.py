@@ -1,0 +1,34 @@
+"""JSON in and out: the one codec for payloads, results and progress."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from workerd.errors import PayloadError
+
+MAX_BYTES = 1_000_000  # of a payload or result: more belongs into a file or a table of its own
+
+
+def dumps(value: object, what: str) -> str:
+    """The JSON text of `value`. Raises PayloadError, naming `what`, when it is not JSON or over 1 MB."""
+    try:
+        data = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise PayloadError(f"{what} is not JSON: {error}") from error
+    if len(data) > MAX_BYTES:
+        raise PayloadError(
+            f"{what} has {len(data):,} bytes, the limit is {MAX_BYTES:,}: store the data elsewhere and pass a reference"
+        )
+    if b"\\u0000" in data:
+        raise PayloadError(f"{what} contains a NUL character, which PostgreSQL's JSON cannot store: remove it")
+    return data.decode()
+
+
+def loads(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises PayloadError."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise PayloadError(f"not JSON: {error}") from error

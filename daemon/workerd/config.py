@@ -1,0 +1,164 @@
+"""Reads the settings: flag over environment over file over default, with where each came from."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from dotenv import dotenv_values
+from pydantic import ValidationError
+
+from workerd.errors import ConfigError
+from workerd.settings import Settings
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["Configuration", "Settings", "add_flags", "flags_of", "load"]
+
+# Set for systemd's own purposes, or by other programs with another meaning: taken from flags, files and WORKERD_NAME only.
+NOT_FROM_ENVIRONMENT = frozenset({"NAME", "QUEUE_NAME"})
+
+# Part of the contract, without effect in this version: setting one is answered with a warning, never with silence.
+WITHOUT_EFFECT = frozenset(
+    {"stall_limit", "max_memory", "max_jobs", "enable_metrics", "metrics_port", "metrics_host", "manager_url", "api_token", "sentry_dsn"}
+)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The settings, where each came from (`default`, `environment`, `flag --x`, a file), and what looked odd."""
+
+    settings: Settings
+    sources: dict[str, str]
+    warnings: list[str] = field(default_factory=list)
+
+    def shown(self, name: str) -> str:
+        """The value of a setting for people: secrets masked, an address without its password."""
+        value = getattr(self.settings, name)
+        if value is None:
+            return ""
+        if isinstance(value, tuple):
+            return ",".join(value)
+        return masked(str(value)) if is_secret(name) else str(value)
+
+
+def is_secret(name: str) -> bool:
+    return bool(_extra(name)["secret"])
+
+
+def masked(value: str) -> str:
+    """A secret as it may be shown: an address keeps all but its password, anything else keeps nothing."""
+    parts = urlsplit(value)
+    if not parts.scheme or not (parts.netloc or parts.query):
+        return "********"
+    user, at, host = parts.netloc.rpartition("@")
+    shown = user.partition(":")[0] + (":********" if ":" in user else "") + at + host
+    query = re.sub(r"(?i)(password|token|key|secret)=[^&]*", r"\1=********", parts.query)
+    path = parts.path if parts.scheme.startswith("postgres") else re.sub(r"[^/]{12,}", "********", parts.path)
+    return urlunsplit((parts.scheme, shown, path, query, ""))
+
+
+def names(name: str) -> tuple[str, ...]:
+    """The keys under which a setting is read, in upper case: its own first, then its aliases."""
+    return (name.upper(), *_extra(name)["aliases"])
+
+
+def load(flags: Mapping[str, str] | None = None, file: Path | None = None, environ: Mapping[str, str] | None = None) -> Configuration:
+    """Read all settings. `flags` maps names (or aliases) to text; `file` replaces `.env` of the working directory.
+
+    Raises ConfigError with every problem: the setting, its value, what is allowed, and where it was read.
+    """
+    environ = os.environ if environ is None else environ
+    path = file or Path(".env")
+    entries = _file_entries(path, required=file is not None)
+    layers = [
+        ({k.upper().replace("-", "_"): v for k, v in (flags or {}).items()}, "flag", True),
+        (dict(environ), "environment", False),
+        ({k.upper(): v for k, v in entries.items()}, str(path), True),
+    ]
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name in Settings.model_fields:
+        found = next(_found(name, layers), None)
+        sources[name] = "default" if found is None else found[1]
+        if found is not None:
+            values[name] = found[0]
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise ConfigError(*_problems(error, values, sources)) from None
+    idle = [f"{name.upper()} has no effect in this version ({sources[name]})" for name in sorted(WITHOUT_EFFECT) if sources[name] != "default"]
+    return Configuration(settings, sources, _near_misses(entries, path) + idle)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Give a parser one `--flag` for every setting and alias."""
+    for name, info in Settings.model_fields.items():
+        flags = ["--" + key.lower().replace("_", "-") for key in names(name)]
+        parser.add_argument(*flags, dest=name, metavar="VALUE", help=(info.description or "").replace("%", "%%"))
+
+
+def flags_of(namespace: argparse.Namespace) -> dict[str, str]:
+    """The settings that were given as flags."""
+    return {name: value for name, value in vars(namespace).items() if name in Settings.model_fields and value is not None}
+
+
+def _extra(name: str) -> dict[str, Any]:
+    extra = Settings.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)
+    return extra
+
+
+def _found(name: str, layers: list[tuple[dict[str, str], str, bool]]) -> Iterator[tuple[Any, str]]:
+    """The values of one setting, the strongest first: by layer, and in each WORKERD_X before X before aliases."""
+    milliseconds = _extra(name)["milliseconds"]
+    for layer, source, plain in layers:
+        for key in (f"WORKERD_{name.upper()}", *names(name)):
+            text = layer.get(key)
+            if text is None or (text == "" and source != "flag") or (not plain and key in NOT_FROM_ENVIRONMENT):
+                continue
+            shown = f"--{key.lower().replace('_', '-')}" if source == "flag" else f"{key} in {source}" if source != "environment" else f"{key} in the environment"
+            if _extra(name).get("aliases") and key in milliseconds and text.strip().isdigit():
+                text = f"{int(text) / 1000:g}"
+            yield text, shown
+
+
+def _file_entries(path: Path, *, required: bool) -> dict[str, str]:
+    try:
+        if not path.is_file():
+            if required:
+                raise ConfigError(f"the settings file {path} does not exist (named by --config)")
+            return {}
+        return {key: value for key, value in dotenv_values(path).items() if value is not None}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file {path} cannot be read: {error}") from error
+
+
+def _problems(error: ValidationError, values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[str]:
+    for each in error.errors():
+        name = str(each["loc"][0])
+        text = str(values.get(name, ""))
+        value = masked(text) if is_secret(name) else text
+        reason = each["msg"].removeprefix("Value error, ").replace("Input should be", "has to be")
+        yield f"{name.upper()}={value!r}: {reason[:1].lower() + reason[1:]} ({sources[name]})"
+
+
+def _near_misses(entries: Mapping[str, str], path: Path) -> list[str]:
+    """Keys of our file that look like a setting misspelt; everything else in a .env is somebody else's."""
+    known = [key for name in Settings.model_fields for key in names(name)]
+    warnings = []
+    for key in entries:
+        upper = key.upper().removeprefix("WORKERD_")
+        if upper in known:
+            continue
+        close = difflib.get_close_matches(upper, known, n=1, cutoff=0.88)
+        if close:
+            warnings.append(f"{path}: {key} is no setting, did you mean {close[0]}?")
+    return warnings

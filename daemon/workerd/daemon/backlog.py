@@ -1,0 +1,71 @@
+"""Claimed jobs that wait in this process for a free worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workerd.queue.claim import Claimed
+
+
+class Backlog:
+    """First in, first out; what waits too long, or is cancelled, can be taken out again."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[tuple[float, Claimed]] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def put(self, jobs: list[Claimed]) -> None:
+        """Add jobs and wake as many workers."""
+        now = monotonic()
+        self._jobs.extend((now, job) for job in jobs)
+        self._wake(len(jobs))
+
+    async def get(self) -> Claimed:
+        """The oldest job, when there is one."""
+        while self._closed or not self._jobs:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._wake(1)  # this wake-up was somebody's job: hand it on
+                raise
+        return self._jobs.popleft()[1]
+
+    def close(self) -> None:
+        """Hand out nothing more; what waits can still be taken."""
+        self._closed = True
+
+    def clear(self) -> None:
+        self._jobs.clear()
+
+    def take_older(self, age: float) -> list[Claimed]:
+        """Remove and return the jobs that have waited for `age` seconds."""
+        limit = monotonic() - age
+        taken = []
+        while self._jobs and self._jobs[0][0] <= limit:
+            taken.append(self._jobs.popleft()[1])
+        return taken
+
+    def take_matching(self, fences: set[tuple[int, int]]) -> list[Claimed]:
+        """Remove and return the jobs with these (n, pos)."""
+        taken = [job for _, job in self._jobs if (job.n, job.pos) in fences]
+        if taken:
+            self._jobs = deque(entry for entry in self._jobs if (entry[1].n, entry[1].pos) not in fences)
+        return taken
+
+    def _wake(self, count: int) -> None:
+        while count and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                count -= 1

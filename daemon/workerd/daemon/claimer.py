@@ -1,0 +1,227 @@
+"""The claimer: the one connection on which this node claims, finishes and listens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from workerd.daemon.lows import Lows
+from workerd.daemon.prefetch import room
+from workerd.errors import DatabaseError
+from workerd.queue import tally
+from workerd.queue.claim import MAX_BATCH, claim
+from workerd.queue.database import CONNECTION_ERRORS, connect
+from workerd.queue.finish import give_back, own_leases
+from workerd.queue.lane import lanes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workerd.config import Settings
+    from workerd.daemon.backlog import Backlog
+    from workerd.daemon.executor import Executor
+    from workerd.daemon.finisher import Finisher
+    from workerd.daemon.holdings import Holdings
+    from workerd.daemon.workers import Workers
+    from workerd.queue.claim import Claimed
+    from workerd.queue.database import Connection
+
+IDLE_TOO_LONG = 1.0  # seconds that a claimed job may wait here for a worker before it goes back
+TALLY_INTERVAL = 1.0  # seconds between two writes of the counters, at most
+
+log = logging.getLogger(__name__)
+
+
+class Claimer:
+    """Turns: write what ended, settle what is held, claim what there is room for, rest."""
+
+    def __init__(
+        self, dsn: str, settings: Settings, tasks: list[str], holdings: Holdings, backlog: Backlog, workers: Workers,
+        executor: Executor, finisher: Finisher, wake: asyncio.Event, on_state: Callable[[str], None], name: str,
+    ) -> None:  # fmt: skip
+        self._dsn = dsn
+        self._settings = settings
+        self._tasks = tasks
+        self._holdings = holdings
+        self._backlog = backlog
+        self._workers = workers
+        self._executor = executor
+        self._finisher = finisher
+        self._wake = wake
+        self._on_state = on_state
+        self._name = name
+        self._lows = Lows()
+        self._accepting = True
+        self._closing = False
+        self._hungry = True  # there may be jobs: something said so since the last claim that found none
+        self._settle_at = 0.0
+        self._tally_at = 0.0
+        self._last_chance = max(1, settings.max_crashes - 1)
+        self.ready = asyncio.Event()  # set while connected
+
+    async def run(self) -> None:
+        """Run until closed and everything that ended is written; survives the loss of its connection."""
+        backoff = 0.0
+        while not self._finished:
+            try:
+                connection = await connect(self._dsn, self._name)
+                try:
+                    await self._serve(connection)
+                finally:
+                    self.ready.clear()
+                    connection.terminate()
+                backoff = 0.0
+            except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+                self._on_state("reconnecting")
+                log.warning("database: %s; again in %.1f s", str(error) or type(error).__name__, backoff)
+                await asyncio.sleep(backoff * random.uniform(0.75, 1.25))  # noqa: S311 - spreads load
+                backoff = min(max(backoff * 2, 0.1), 5.0)
+
+    @property
+    def _finished(self) -> bool:
+        return self._closing and not len(self._finisher) and not len(self._backlog)
+
+    def stop_claiming(self) -> None:
+        """Claim nothing more and give back what has not started."""
+        self._accepting = False
+        self._backlog.close()
+        self._settle_at = 0.0
+        self._wake.set()
+
+    def close(self) -> None:
+        """End `run` when everything that ended is written."""
+        self._closing = True
+        self._wake.set()
+
+    def hold_alone(self, job: Claimed) -> int:
+        """A new lease number for a job that gets a lease of its own; both numbers count as held until `moved`."""
+        return self._holdings.split(job)
+
+    def moved(self, job: Claimed, n: int) -> None:
+        self._holdings.moved(job, n)
+
+    async def _serve(self, connection: Connection) -> None:
+        await connection.add_listener("workerd", self._notified)
+        connection.add_termination_listener(lambda _: self._wake.set())
+        self._lows.clear()
+        self._hungry = True
+        self._settle_at = 0.0
+        self._on_state("connected")
+        self.ready.set()
+        while not self._finished:
+            self._wake.clear()
+            if not await self._turn(connection):
+                await self._rest(connection)
+        await self._write_tallies(connection)
+
+    async def _turn(self, connection: Connection) -> bool:
+        """One turn; whether there is more to do at once."""
+        if len(self._finisher):
+            for end in await self._finisher.flush(connection, self._holdings.node):
+                self._holdings.release(end.job)
+        if monotonic() >= self._settle_at:
+            await self._settle(connection)
+        if monotonic() >= self._tally_at:
+            await self._write_tallies(connection)
+        await self._give_back_waiting(connection)
+        if self._accepting and self._hungry:
+            return await self._claim(connection) or bool(len(self._finisher))
+        return bool(len(self._finisher))
+
+    async def _claim(self, connection: Connection) -> bool:
+        """Claim once if there is room; whether another claim makes sense at once."""
+        batch = room(self._workers.capacity, self._workers.busy, len(self._backlog), self._workers.mean_run, self._settings.claim_batch or MAX_BATCH)
+        if not batch:
+            return False
+        node, n = self._holdings.new_lease()
+        began = monotonic()
+        answer = await claim(
+            connection, node, n, self._lows.targets(), batch, self._tasks, free=self._workers.idle > 0 and not len(self._backlog),
+            alone=not any(job.crashes >= self._last_chance for job in self._workers.running()), last_chance=self._last_chance,
+        )  # fmt: skip
+        self._lows.learn(answer.lane, answer.last, monotonic() - began)
+        if node != self._holdings.node:
+            return True  # declared dead meanwhile: these jobs are somebody else's
+        self._holdings.keep(answer.jobs)
+        self._backlog.put(answer.jobs)
+        self._hungry = answer.lane is not None
+        return self._hungry
+
+    async def _settle(self, connection: Connection) -> None:
+        """Compare what the database says that this node holds with what it knows: give the rest back, and stop what is to be cancelled."""
+        self._settle_at = monotonic() + self._settings.heartbeat_interval
+        self._lows.set_lanes(await lanes(connection, self._settings.queues))
+        for lease in await own_leases(connection, self._holdings.node):
+            unknown = lease.tickets - self._holdings.tickets(lease.n)
+            if unknown:
+                log.warning("giving back %s jobs of a claim whose answer was lost", len(unknown))
+                await give_back(connection, self._holdings.node, lease.n, sorted(unknown), self._settings.failure_ttl)
+            for pos in lease.cancel:
+                run = self._executor.running.get((self._holdings.node, pos))
+                if run is not None:
+                    run.halt("cancelled")
+            await self._return(connection, self._backlog.take_matching({(lease.n, pos) for pos in lease.cancel}))
+
+    async def _give_back_waiting(self, connection: Connection) -> None:
+        late = self._backlog.take_older(IDLE_TOO_LONG if self._accepting else 0.0)
+        if late and self._accepting:
+            self._workers.mean_run = max(self._workers.mean_run or 0.0, IDLE_TOO_LONG)
+        await self._return(connection, late)
+
+    async def _return(self, connection: Connection, jobs: list[Claimed]) -> None:
+        """Give back jobs that did not start. Should this fail, the next settling does it: they are not held any more."""
+        for job in jobs:
+            self._holdings.release(job)
+        for n in sorted({job.n for job in jobs}):
+            await give_back(connection, self._holdings.node, n, [job.pos for job in jobs if job.n == n], self._settings.failure_ttl)
+
+    async def _write_tallies(self, connection: Connection) -> None:
+        self._tally_at = monotonic() + TALLY_INTERVAL
+        tallies = self._finisher.take_tallies()
+        if tallies:
+            try:
+                await tally.add(connection, self._holdings.node, tallies)
+            except BaseException:
+                self._finisher.restore(tallies)
+                raise
+
+    async def _rest(self, connection: Connection) -> None:
+        """Sleep until something happens, or until it is time to look again: nothing depends on notifications."""
+        now = monotonic()
+        until = [self._settle_at, now + self._settings.poll_interval * random.uniform(0.8, 1.2)]  # noqa: S311 - spreads load
+        if self._finisher.has_tallies:
+            until.append(self._tally_at)
+        if len(self._backlog):
+            until.append(now + IDLE_TOO_LONG / 2)
+        sweep = self._lows.wants_sweep_at
+        if sweep is not None:
+            until.append(sweep)
+        try:
+            async with asyncio.timeout(max(0.0, min(until) - now)):
+                await self._wake.wait()
+        except TimeoutError:
+            if monotonic() >= until[1] or (sweep is not None and monotonic() >= sweep):
+                self._lows.want_sweep()
+                self._hungry = True
+        if connection.is_closed():
+            raise ConnectionError("the connection was closed")
+
+    def _notified(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        match str(payload).split():
+            case ["ready"]:
+                self._lows.want_sweep()
+            case ["rewind", lane, pos]:
+                self._lows.rewind(int(lane), int(pos))
+            case ["lanes"]:
+                self._settle_at = 0.0
+            case ["cancel", node] if int(node) == self._holdings.node:
+                self._settle_at = 0.0
+            case _:
+                return
+        self._hungry = True
+        self._wake.set()

@@ -1,0 +1,90 @@
+"""The control socket: one JSON object a line each way. Works while the database does not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from workerd.errors import ConfigError, WorkerdError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_REQUEST = 65536  # bytes
+
+Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+log = logging.getLogger(__name__)
+
+
+class ControlServer:
+    """Answers `{"verb": …}` with `{"ok": true, "data": …}` or `{"ok": false, "error": …}`."""
+
+    def __init__(self, path: Path, handlers: dict[str, Handler]) -> None:
+        self._path = path
+        self._handlers = handlers
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. The caller holds the PID file, so a socket that answers belongs to somebody else: ConfigError."""
+        try:
+            self._clear()
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            mask = os.umask(0o177)
+            try:
+                listener.bind(str(self._path))
+            finally:
+                os.umask(mask)
+            self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=MAX_REQUEST)
+        except OSError as error:
+            raise ConfigError(f"the control socket {self._path} cannot be opened: {error} (set RUNTIME_DIR to another directory)") from error
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+
+    def _clear(self) -> None:
+        """Remove a stale socket; leave anything else alone."""
+        try:
+            mode = self._path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            raise OSError("something that is no socket is in its place")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1)
+            try:
+                probe.connect(str(self._path))
+            except (ConnectionRefusedError, FileNotFoundError):
+                self._path.unlink(missing_ok=True)
+                return
+        raise OSError("another process listens on it")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                writer.write(orjson.dumps(await self._answer(line)) + b"\n")
+                await writer.drain()
+        except (ConnectionError, ValueError, asyncio.LimitOverrunError) as error:
+            log.debug("control connection: %s", error)
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = orjson.loads(line)
+            handler = self._handlers[request["verb"]]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return {"ok": False, "error": f"the daemon understands {', '.join(sorted(self._handlers))}"}
+        try:
+            return {"ok": True, "data": await handler(request)}
+        except WorkerdError as error:
+            return {"ok": False, "error": str(error)}

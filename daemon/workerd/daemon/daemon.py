@@ -1,0 +1,244 @@
+"""The daemon: composes the parts, starts them in order, and drains them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from workerd import __version__
+from workerd.daemon import logs
+from workerd.daemon.backlog import Backlog
+from workerd.daemon.claimer import Claimer
+from workerd.daemon.control import ControlServer
+from workerd.daemon.executor import Executor
+from workerd.daemon.finisher import Finisher
+from workerd.daemon.holdings import Holdings
+from workerd.daemon.host import DaemonHost
+from workerd.daemon.lease_thread import LeaseThread
+from workerd.daemon.notify import Supervisor
+from workerd.daemon.status import Status
+from workerd.daemon.workers import Workers
+from workerd.errors import ConfigError
+from workerd.maintenance.leader import Leader
+from workerd.maintenance.pruner import ttls
+from workerd.queue import client, migrate, node, prune
+from workerd.queue.client import Queue
+from workerd.queue.database import connect, location
+from workerd.queue.node import Figures, Registration
+from workerd.settings import WORKERS_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workerd.config import Settings
+    from workerd.locate import Location
+    from workerd.tasks import Task
+
+PULSE = 1.0  # seconds between two measurements of the loop's lag
+FLUSH_LIMIT = 10.0  # seconds that the last results may take to be written when the daemon stops
+
+log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """One process that runs the jobs of one database. `run` returns when it has drained."""
+
+    def __init__(self, settings: Settings, where: Location, tasks: dict[str, Task[..., Any]]) -> None:
+        self._settings = settings
+        self._where = where
+        self._tasks = tasks
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._now = asyncio.Event()
+        self._drain_timeout = settings.drain_timeout
+        self._holdings = Holdings() if settings.node_id is None else Holdings(settings.node_id)
+        self._figures = Figures(workers=settings.workers)
+        self._supervisor = Supervisor()
+        self._threads = ThreadPoolExecutor(thread_name_prefix="handler", max_workers=min(1024, settings.workers * settings.concurrent_jobs + 8))
+        self._name = f"worker {settings.node}"
+        backlog = Backlog()
+        self._finisher = Finisher(settings, self._figures, self._wake)
+        self._executor = Executor(settings, tasks, self._threads)
+        self._workers = Workers(backlog, self._executor, self._finisher, self._figures, self._wake, settings.concurrent_jobs)
+        self._status = Status(settings, where.url, self._holdings, self._workers, self._figures)
+        self._backlog = backlog
+        self._claimer = Claimer(
+            where.direct, settings, sorted(tasks), self._holdings, backlog, self._workers, self._executor, self._finisher, self._wake,
+            self._status.connection_is, self._name,
+        )  # fmt: skip
+        self._control = ControlServer(
+            settings.socket_path, {"status": self._on_status, "health": self._on_health, "scale": self._on_scale, "drain": self._on_drain}
+        )
+
+    async def run(self) -> None:
+        """Work until told to stop. Raises WorkerdError when it cannot start."""
+        await self._prepare()
+        await self._control.start()
+        lease = LeaseThread(self._where.direct, self._registration(), self._figures, self._holdings.node, self._reborn_threadsafe())
+        queue = await self._open_queue()
+        try:
+            await lease.register()
+            async with asyncio.TaskGroup() as group:
+                await self._work(group, queue)
+        finally:
+            lease.leave()
+            await asyncio.to_thread(lease.join, 5.0)
+            client.set_default(None)
+            queue.terminate()
+            await self._control.stop()
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            log.info("stopped: %s", self._status.line())
+
+    async def _prepare(self) -> None:
+        """Bring the schema up to date and make known what this daemon runs."""
+        log.info("database: %s%s", location(self._where.url), " (embedded)" if self._where.embedded else "")
+        connection = await connect(self._where.direct, self._name)
+        try:
+            for migration in await migrate.upgrade(connection):
+                log.info("schema: applied migration %s %s", migration.version, migration.name)
+            await prune.add_days(connection, ttls(self._settings, self._tasks))
+            await node.declare_tasks(connection, [(t.name, t.queue, t.priority) for t in self._tasks.values()])
+        finally:
+            await connection.close()
+
+    async def _open_queue(self) -> Queue:
+        settings = self._settings
+        queue = await Queue.connect(
+            self._where.url, pool_size=settings.database_pool_size + settings.database_max_overflow,
+            acquire_timeout=settings.database_pool_timeout, pooled=self._where.pooled, name=f"{self._name} pool",
+        )  # fmt: skip
+        client.set_default(queue)
+        return queue
+
+    async def _work(self, group: asyncio.TaskGroup, queue: Queue) -> None:
+        host = DaemonHost(self._settings, queue, self._executor, self._claimer)
+        self._executor.host = host
+        self._install_signals()
+        claimer = group.create_task(self._claimer.run(), name="claimer")
+        self._workers.start(group, self._settings.workers)
+        helpers = [
+            group.create_task(Leader(self._where.direct, self._settings, self._tasks, f"{self._name} maintenance").run(), name="leader"),
+            group.create_task(host.flush_forever(), name="progress"),
+            group.create_task(self._pulse(), name="pulse"),
+        ]
+        await self._claimer.ready.wait()
+        self._status.state = "running"
+        log.info("queues: %s; tasks: %s", ", ".join(self._settings.queues) or "all", ", ".join(sorted(self._tasks)))
+        log.info("workers: %s x %s; PID %s, node %s", self._settings.workers, self._settings.concurrent_jobs, os.getpid(), self._settings.node)
+        log.info("ready")
+        self._supervisor.ready(self._status.line())
+        await self._stop.wait()
+        await self._drain()
+        for helper in helpers:
+            helper.cancel()
+        await self._settle(claimer)
+        self._workers.scale(0)
+
+    async def _drain(self) -> None:
+        """Stop claiming, wait for what runs, then cancel and give it back."""
+        self._status.state = "draining"
+        self._figures.draining = True
+        self._supervisor.stopping()
+        log.info("draining: %s jobs run, they have %.0f s", self._workers.busy, self._drain_timeout)
+        self._claimer.stop_claiming()
+        await _first(self._workers.quiet, self._now, timeout=self._drain_timeout)
+        if not self._workers.quiet.is_set():
+            log.warning("%s jobs still run: they are cancelled and given back", self._workers.busy)
+            for run in list(self._executor.running.values()):
+                run.halt("returned")
+            await _first(self._workers.quiet, timeout=FLUSH_LIMIT)
+
+    async def _settle(self, claimer: asyncio.Task[None]) -> None:
+        """Let the claimer write what ended; where the database stays away, leave it to rescue."""
+        self._claimer.close()
+        done, _ = await asyncio.wait([claimer], timeout=FLUSH_LIMIT)
+        if not done:
+            log.error("the database did not take the last results within %.0f s: those jobs will be rescued and run again", FLUSH_LIMIT)
+            claimer.cancel()
+
+    async def _pulse(self) -> None:
+        """Measure how late the loop wakes us, and tell the supervisor that we live."""
+        every = min(PULSE, self._supervisor.watchdog_interval or PULSE)
+        monitor_at = monotonic() + (self._settings.monitor or 0.0)
+        while True:
+            due = monotonic() + every
+            await asyncio.sleep(every)
+            self._status.loop_lag = max(0.0, monotonic() - due)
+            if self._supervisor.watchdog_interval is not None:
+                self._supervisor.alive()
+            self._supervisor.status(self._status.line())
+            if self._settings.monitor is not None and monotonic() >= monitor_at:
+                monitor_at = monotonic() + self._settings.monitor
+                log.info("%s, %s MB, loop lag %.1f ms", self._status.line(), self._status.report()["rss_bytes"] // 1_000_000, self._status.loop_lag * 1000)
+
+    def _registration(self) -> Registration:
+        settings = self._settings
+        return Registration(settings.node, os.getpid(), __version__, settings.heartbeat_interval, sorted(self._tasks), list(settings.queues))
+
+    def _reborn_threadsafe(self) -> Callable[[int], None]:
+        loop = asyncio.get_running_loop()
+        return lambda node_id: loop.call_soon_threadsafe(self._reborn, node_id)
+
+    def _reborn(self, node_id: int) -> None:
+        """This node was declared dead: nothing that it held is its own any more."""
+        old = self._holdings.node
+        for run in list(self._executor.running.values()):
+            run.halt("lost")
+        self._backlog.clear()
+        self._finisher.forget(old)
+        self._holdings.reborn(node_id)
+        self._wake.set()
+
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal)
+        loop.add_signal_handler(signal.SIGHUP, logs.reopen)
+        loop.add_signal_handler(signal.SIGUSR1, logs.dump_stacks)
+
+    def _on_stop_signal(self) -> None:
+        """The first signal drains, the second one ends it now."""
+        if self._stop.is_set():
+            self._now.set()
+        self._stop.set()
+
+    async def _on_status(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return self._status.report()
+
+    async def _on_health(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return {"live": True, "ready": self._status.state == "running" and self._claimer.ready.is_set()}
+
+    async def _on_scale(self, request: dict[str, Any]) -> dict[str, Any]:
+        count = request.get("workers")
+        if not isinstance(count, int) or not 1 <= count <= WORKERS_MAX:
+            raise ConfigError(f"the number of workers is {count}, allowed is 1 to {WORKERS_MAX}")
+        if self._status.state != "running":
+            raise ConfigError(f"the daemon is {self._status.state}: only a running one can be scaled")
+        before = self._figures.workers
+        self._workers.scale(count)
+        log.info("scaled from %s to %s workers", before, count)
+        return {"workers": count, "before": before}
+
+    async def _on_drain(self, request: dict[str, Any]) -> dict[str, Any]:
+        timeout = request.get("timeout")
+        if isinstance(timeout, (int, float)):
+            self._drain_timeout = float(timeout)
+        if request.get("now"):
+            self._now.set()
+        self._stop.set()
+        return {"busy": self._workers.busy}
+
+
+async def _first(*events: asyncio.Event, timeout: float) -> None:
+    """Wait until one of the events is set, or `timeout` seconds have passed."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

@@ -1,0 +1,154 @@
+"""The executor: runs one claimed job and makes one outcome of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
+
+from workerd import codec
+from workerd.errors import PayloadError
+from workerd.job import Job
+from workerd.outcomes import Discard, Outcome, RetryAfter, Snooze
+from workerd.queue.finish import Finished
+
+if TYPE_CHECKING:
+    from workerd.config import Settings
+    from workerd.job import Host
+    from workerd.outcomes import Ending
+    from workerd.queue.claim import Claimed
+    from workerd.tasks import Task
+
+MAX_ERROR = 16_000  # characters of a traceback that are kept
+
+Stop = Literal["cancelled", "returned", "lost"]
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A job that is being run."""
+
+    claimed: Claimed
+    scope: asyncio.Timeout
+    started: float = field(default_factory=monotonic)
+    stop: Stop | None = None  # why it was told to stop
+    progress: float | None = None
+    committed: bool = False  # finish_in was called
+
+    def halt(self, why: Stop) -> None:
+        """Cancel the handler; the outcome says why."""
+        if self.stop is None:
+            self.stop = why
+            if not self.scope.expired():
+                self.scope.reschedule(asyncio.get_running_loop().time())
+
+
+class Executor:
+    """Runs jobs: `async def` handlers on the loop, `def` handlers in threads."""
+
+    def __init__(self, settings: Settings, tasks: dict[str, Task[..., Any]], threads: ThreadPoolExecutor) -> None:
+        self._settings = settings
+        self._tasks = tasks
+        self._threads = threads
+        self.running: dict[tuple[int, int], Run] = {}  # by node id and ticket
+        self.host: Host | None = None
+
+    async def run(self, claimed: Claimed) -> Finished:
+        """Run the job's handler; whatever it does becomes the outcome."""
+        task = self._tasks[claimed.task]
+        run = Run(claimed, asyncio.timeout(task.timeout or self._settings.job_timeout))
+        key = (claimed.node, claimed.pos)
+        self.running[key] = run
+        try:
+            outcome = await self._attempt(task, run)
+        finally:
+            del self.running[key]
+        return Finished(claimed, outcome, monotonic() - run.started, self.ttl(task, outcome.ending), run.progress, run.committed)
+
+    def task(self, name: str) -> Task[..., Any]:
+        return self._tasks[name]
+
+    def ttl(self, task: Task[..., Any], ending: Ending) -> float:
+        """Seconds to keep the job: a cancellation may meet any attempt that did not succeed, so those have the long one."""
+        if ending == "succeeded":
+            return self._settings.result_ttl if task.result_ttl is None else task.result_ttl
+        return max(self._settings.failure_ttl, 1.0)
+
+    async def _attempt(self, task: Task[..., Any], run: Run) -> Outcome:
+        try:
+            async with run.scope:
+                result = await self._call(task, run)
+            if run.committed:
+                return self._failure(task, run, "the transaction of finish_in was rolled back")
+            return Outcome("succeeded", result=None if result is None else codec.dumps(result, f"the result of {task.name}"))
+        except TimeoutError as error:
+            return self._stopped(task, run) if run.scope.expired() else self._raised(task, run, error)
+        except Exception as error:  # noqa: BLE001 - a handler may raise anything, and each of it is an outcome
+            return self._raised(task, run, error)
+
+    async def _call(self, task: Task[..., Any], run: Run) -> Any:
+        claimed = run.claimed
+        assert self.host is not None
+        payload = codec.loads(claimed.payload)
+        job = Job(claimed.id, claimed.task, claimed.lane.queue, claimed.attempt, claimed.failures, self._max_retries(task, claimed), claimed.key, payload, self.host)
+        arguments = {**payload, "job": job} if task.wants_job else payload
+        try:
+            task.signature.bind(**payload)
+        except TypeError as error:
+            raise Discard(f"the payload does not fit {task.name}{task.signature}: {error}") from None
+        if task.is_async:
+            return await task.fn(**arguments)
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: context.run(task.fn, **arguments))
+
+    def _stopped(self, task: Task[..., Any], run: Run) -> Outcome:
+        """The outcome of a handler that was cancelled from here."""
+        match run.stop:
+            case "cancelled":
+                return Outcome("cancelled", error="cancelled while it ran")
+            case "returned" | "lost":
+                return Outcome("returned", error="given back: the daemon stopped")
+            case None:
+                limit = task.timeout or self._settings.job_timeout
+                return self._failure(task, run, f"timeout: it ran longer than {limit:g} s")
+
+    def _raised(self, task: Task[..., Any], run: Run, error: Exception) -> Outcome:
+        """The outcome of a handler that raised."""
+        if run.stop == "cancelled":
+            return Outcome("cancelled", error=f"cancelled while it ran, then {_describe(error)}")
+        match error:
+            case Snooze():
+                return Outcome("snooze", error=str(error), delay=error.delay)
+            case Discard():
+                return Outcome("failed", error=str(error))
+            case RetryAfter():
+                return self._failure(task, run, str(error), error.delay)
+            case PayloadError():
+                return Outcome("failed", error=str(error))
+            case _:
+                return self._failure(task, run, _describe(error))
+
+    def _failure(self, task: Task[..., Any], run: Run, error: str, delay: float | None = None) -> Outcome:
+        failures = run.claimed.failures + 1
+        if failures > self._max_retries(task, run.claimed):
+            return Outcome("failed", error=error)
+        return Outcome("retry", error=error, delay=task.retry.delay(failures, self._settings.retry_delay) if delay is None else delay)
+
+    def _max_retries(self, task: Task[..., Any], claimed: Claimed) -> int:
+        if claimed.max_retries is not None:
+            return claimed.max_retries
+        return self._settings.max_retries if task.retry.max is None else task.retry.max
+
+
+
+def _describe(error: BaseException) -> str:
+    """What was raised, in one line, and then the traceback."""
+    first = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:  # our own frames tell the reader nothing
+        trace = trace.tb_next
+    return f"{first}\n{''.join(traceback.format_exception(type(error), error, trace))}"[:MAX_ERROR]

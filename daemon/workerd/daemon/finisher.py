@@ -1,0 +1,126 @@
+"""Ended attempts on their way to the database, and the figures that they leave."""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from workerd.queue.finish import finish
+from workerd.queue.tally import Tally, bucket
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from workerd.config import Settings
+    from workerd.queue.database import Connection
+    from workerd.queue.finish import Finished
+    from workerd.queue.node import Figures
+
+BATCH = 500
+QUIET_RATE = 100  # jobs a second up to which each finished job has its line in the log
+SLOW = 1.0  # seconds: a job that ran longer is logged at any rate
+
+log = logging.getLogger("workerd.jobs")
+
+
+class Finisher:
+    """Collects outcomes; the claimer's connection writes them in batches."""
+
+    def __init__(self, settings: Settings, figures: Figures, wake: asyncio.Event) -> None:
+        self._pending: list[Finished] = []
+        self._figures = figures
+        self._wake = wake
+        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._which = settings.log_jobs
+        self._second = (0, 0)  # the current second and how many finished in it
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def add(self, ended: Finished) -> None:
+        self._pending.append(ended)
+        self._wake.set()
+
+    def forget(self, node: int) -> None:
+        """Drop what belongs to a node id that was declared dead: the database would drop it as well."""
+        mine = [end for end in self._pending if end.job.node == node]
+        self._pending = [end for end in self._pending if end.job.node != node]
+        self._figures.lost += len(mine)
+
+    async def flush(self, connection: Connection, node: int) -> list[Finished]:
+        """Write one batch; returns what was written. On an error nothing is lost: the batch stays, and writing it twice changes nothing."""
+        batch = self._pending[:BATCH]
+        current = [end for end in batch if end.job.node == node]
+        owned = await finish(connection, node, current) if current else []
+        del self._pending[: len(batch)]
+        for end, held in zip(current, owned, strict=True):
+            if held:
+                self._count(end, end.outcome.ending)
+            elif end.committed:
+                self._count(end, "succeeded")
+            else:
+                self._lost(end)
+        for end in batch:
+            if end.job.node != node:
+                self._lost(end)
+        return batch
+
+    @property
+    def has_tallies(self) -> bool:
+        return bool(self._tallies)
+
+    def take_tallies(self) -> dict[tuple[str, str], Tally]:
+        """The counters since the last call; give them back with `restore` when they could not be written."""
+        taken, self._tallies = self._tallies, {}
+        return taken
+
+    def restore(self, tallies: dict[tuple[str, str], Tally]) -> None:
+        for key, tally in tallies.items():
+            self._tallies.setdefault(key, Tally()).merge(tally)
+
+    def _count(self, end: Finished, ending: str) -> None:
+        tally = self._tallies.setdefault((end.job.task, end.job.lane.queue), Tally())
+        tally.run[bucket(end.ran)] += 1
+        if ending == "succeeded":
+            tally.succeeded += 1
+            self._figures.done += 1
+        elif ending == "failed":
+            tally.failed += 1
+            self._figures.failed += 1
+        elif ending == "cancelled":
+            tally.cancelled += 1
+        elif ending == "retry":
+            tally.retried += 1
+        if end.job.attempt == 1:
+            tally.wait[bucket(end.job.waited)] += 1
+        self._log(end, ending)
+
+    def _lost(self, end: Finished) -> None:
+        self._figures.lost += 1
+        log.warning(
+            "job %s (%s, attempt %s) had been taken back from this node: what this run did is not recorded",
+            end.job.id, end.job.task, end.job.attempt, extra={"job": end.job.id, "task": end.job.task},
+        )  # fmt: skip
+
+    def _log(self, end: Finished, ending: str) -> None:
+        fields = {"job": end.job.id, "task": end.job.task, "attempt": end.job.attempt, "ending": ending, "duration_s": round(end.ran, 4)}
+        reason = (end.outcome.error or "").splitlines()[0] if end.outcome.error else ""
+        if ending == "failed":
+            log.error("job %s %s failed for good after %.3f s: %s", end.job.id, end.job.task, end.ran, reason, extra={**fields, "error": end.outcome.error})
+        elif ending == "retry":
+            log.warning(
+                "job %s %s failed after %.3f s (attempt %s), again in %.1f s: %s",
+                end.job.id, end.job.task, end.ran, end.job.attempt, end.outcome.delay, reason, extra={**fields, "error": end.outcome.error},
+            )  # fmt: skip
+        elif self._wanted(end.ran):
+            log.info("job %s %s %s in %.3f s", end.job.id, end.job.task, ending, end.ran, extra=fields)
+
+    def _wanted(self, ran: float) -> bool:
+        """Whether an ordinary end is logged: all below 100 jobs/s, else the slow ones, unless LOG_JOBS says otherwise."""
+        if self._which is not None:
+            return self._which == "all" or (self._which == "slow" and ran >= SLOW)
+        now = int(monotonic())
+        second, count = self._second
+        self._second = (now, count + 1 if second == now else 1)
+        return self._second[1] <= QUIET_RATE or ran >= SLOW

@@ -1,0 +1,63 @@
+"""What this node holds, by its own account: the leases it knows, and the id under which it holds them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from workerd.queue.node import new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from workerd.queue.claim import Claimed
+
+
+class Holdings:
+    """The node id of this life, its lease numbers, and the tickets it holds under each.
+
+    A ticket in a lease of the database that is not in here belongs to a claim whose answer was lost.
+    """
+
+    def __init__(self, node: int | None = None) -> None:
+        self.node = new_id() if node is None else node
+        self._n = 0
+        self._tickets: dict[int, set[int]] = {}
+
+    def reborn(self, node: int) -> None:
+        """Start anew under another id: all that was held is lost."""
+        self.node = node
+        self._tickets.clear()
+
+    def new_lease(self) -> tuple[int, int]:
+        """The fence of the next claim: the node and a number never used before."""
+        self._n += 1
+        return self.node, self._n
+
+    def keep(self, jobs: Iterable[Claimed]) -> None:
+        for job in jobs:
+            self._tickets.setdefault(job.n, set()).add(job.pos)
+
+    def release(self, job: Claimed) -> None:
+        if job.node == self.node:
+            self._discard(job.n, job.pos)
+
+    def tickets(self, n: int) -> set[int]:
+        return self._tickets.get(n, set())
+
+    def split(self, job: Claimed) -> int:
+        """A new lease number that holds the job beside its old one, until `moved`."""
+        _, n = self.new_lease()
+        self._tickets.setdefault(n, set()).add(job.pos)
+        return n
+
+    def moved(self, job: Claimed, n: int) -> None:
+        """The job is in lease `n` now."""
+        self._discard(job.n, job.pos)
+        job.n = n
+
+    def _discard(self, n: int, pos: int) -> None:
+        held = self._tickets.get(n)
+        if held is not None:
+            held.discard(pos)
+            if not held:
+                del self._tickets[n]

@@ -1,0 +1,116 @@
+"""What a running job may ask of its daemon: connections, progress, a finish within its own transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from dataclasses import replace
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from workerd import codec
+from workerd.errors import DatabaseError, JobError, LeaseLost
+from workerd.outcomes import Outcome
+from workerd.queue import progress
+from workerd.queue.database import CONNECTION_ERRORS
+from workerd.queue.finish import Finished, finish, split
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Generator
+    from contextlib import AbstractAsyncContextManager
+
+    from workerd.config import Settings
+    from workerd.daemon.claimer import Claimer
+    from workerd.daemon.executor import Executor, Run
+    from workerd.job import AnyConnection, Job
+    from workerd.queue.client import Queue
+
+log = logging.getLogger(__name__)
+
+
+class _Done:
+    """An awaitable that is done: `job.progress` of a `def` handler needs no await and tolerates none."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+class DaemonHost:
+    """The `Host` of the jobs of this daemon."""
+
+    def __init__(self, settings: Settings, queue: Queue, executor: Executor, claimer: Claimer) -> None:
+        self._interval = settings.progress_interval
+        self._queue = queue
+        self._executor = executor
+        self._claimer = claimer
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._dirty: dict[int, progress.Progress] = {}
+        self._written: dict[int, float] = {}
+
+    def connection(self) -> AbstractAsyncContextManager[AnyConnection]:
+        return self._queue.connection()
+
+    def report(self, job: Job, fraction: float, message: str | None) -> Awaitable[None]:
+        if threading.get_ident() == self._thread:
+            return self._report(job, fraction, message)
+        asyncio.run_coroutine_threadsafe(self._report(job, fraction, message), self._loop)
+        return _Done()
+
+    async def finish_in(self, job: Job, connection: AnyConnection, result: object) -> None:
+        if not connection.is_in_transaction():
+            raise JobError("finish_in needs an open transaction: use `async with connection.transaction():`")
+        run = self._run(job)
+        if run is None:
+            raise LeaseLost(f"job {job.id} is not run by this daemon any more")
+        text = None if result is None else codec.dumps(result, f"the result of {job.task}")
+        await self._isolate(run)
+        task = self._executor.task(job.task)
+        end = Finished(run.claimed, Outcome("succeeded", result=text), monotonic() - run.started, self._executor.ttl(task, "succeeded"), run.progress)
+        if not (await finish(connection, run.claimed.node, [end]))[0]:
+            raise LeaseLost(f"job {job.id} was taken back from this node")
+        run.committed = True
+
+    async def flush_forever(self) -> None:
+        """Write the newest progress of each job every PROGRESS_INTERVAL, as long as there is any."""
+        while True:
+            await asyncio.sleep(self._interval)
+            self._written = {job: at for job, at in self._written.items() if at > monotonic() - self._interval}
+            if self._dirty:
+                await self._write(list(self._dirty))
+
+    async def _report(self, job: Job, fraction: float, message: str | None) -> None:
+        run = self._run(job)
+        if run is None:
+            return
+        run.progress = fraction
+        self._dirty[job.id] = progress.Progress(replace(run.claimed), fraction, message)
+        if job.id not in self._written:
+            await self._write([job.id])
+
+    async def _write(self, jobs: list[int]) -> None:
+        reports = [self._dirty.pop(job) for job in jobs]
+        self._written.update(dict.fromkeys(jobs, monotonic()))
+        try:
+            async with self._queue.connection() as connection:
+                for node in {r.job.node for r in reports}:
+                    await progress.report(connection, node, [r for r in reports if r.job.node == node])
+        except (DatabaseError, asyncpg.PostgresError, *CONNECTION_ERRORS) as error:
+            log.warning("progress of %s jobs could not be written: %s", len(reports), error)
+
+    async def _isolate(self, run: Run) -> None:
+        """Give the job a lease of its own: the caller's transaction then blocks no other job of its batch."""
+        claimed = run.claimed
+        new = self._claimer.hold_alone(claimed)
+        async with self._queue.connection() as own:
+            moved = await split(own, claimed, new)
+        if not moved:
+            raise LeaseLost(f"job {claimed.id} was taken back from this node")
+        self._claimer.moved(claimed, new)
+
+    def _run(self, job: Job) -> Run | None:
+        return next((run for run in self._executor.running.values() if run.claimed.id == job.id), None)

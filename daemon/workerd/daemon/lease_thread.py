@@ -1,0 +1,122 @@
+"""The lease thread: keeps the node alive for the others, on a loop and a connection of its own, so that a busy main loop does not look dead."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+import asyncpg
+import uvloop
+
+from workerd.errors import DatabaseError
+from workerd.queue import node
+from workerd.queue.database import CONNECTION_ERRORS, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workerd.queue.database import Connection
+    from workerd.queue.node import Figures, Registration
+
+LOCK_PATIENCE = 0.2  # seconds between two tries for a lock that the server has not taken from the old connection yet
+
+log = logging.getLogger(__name__)
+
+
+class LeaseThread(threading.Thread):
+    """Registers the node, holds its lock and beats.
+
+    `on_reborn(id)` is called in this thread when the node had been declared dead and is registered anew under another id.
+    """
+
+    def __init__(self, dsn: str, about: Registration, figures: Figures, node_id: int, on_reborn: Callable[[int], None]) -> None:
+        super().__init__(name="lease", daemon=True)
+        self._dsn = dsn
+        self._about = about
+        self._figures = figures
+        self._on_reborn = on_reborn
+        self._node = node_id
+        self._registered: Future[None] = Future()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending = asyncio.Event()
+        self._cut = asyncio.Event()
+        self._leaving = False
+
+    async def register(self) -> None:
+        """Start the thread; returns when the node is registered. Raises DatabaseError when it cannot be."""
+        self.start()
+        await asyncio.wrap_future(self._registered)
+
+    def leave(self) -> None:
+        """Deregister and end the thread; the node must hold nothing any more."""
+        self._leaving = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._ending.set)
+
+    def run(self) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._main())
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        backoff = 0.0
+        while not self._ending.is_set():
+            try:
+                connection = await connect(self._dsn, f"worker {self._about.name} lease")
+                try:
+                    await self._keep(connection)
+                finally:
+                    connection.terminate()
+                backoff = 0.0
+            except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+                if not self._registered.done():
+                    self._registered.set_exception(error)
+                    return
+                log.warning("heartbeat: %s; again in %.1f s", str(error) or type(error).__name__, backoff)
+                await self._pause(backoff)
+                backoff = min(max(backoff * 2, 0.1), 2.0)
+
+    async def _keep(self, connection: Connection) -> None:
+        """Hold the lock and beat until told to leave or the connection is lost."""
+        self._cut.clear()
+        connection.add_termination_listener(lambda _: self._cut.set())
+        if not self._registered.done():
+            await self._enter(connection)
+            self._registered.set_result(None)
+        else:
+            await self._lock(connection)
+        while not self._ending.is_set():
+            if not await node.beat(connection, self._node, self._figures):
+                await self._begin_anew(connection)
+            await self._pause(self._about.heartbeat)
+            if self._cut.is_set():
+                raise ConnectionError("the connection was closed")
+        if self._leaving:
+            await node.leave(connection, self._node, self._figures)
+
+    async def _enter(self, connection: Connection) -> None:
+        await self._lock(connection)
+        await node.register(connection, self._node, self._about, workers=self._figures.workers, locked=True)
+
+    async def _begin_anew(self, connection: Connection) -> None:
+        log.error("this node was declared dead: its jobs are run elsewhere; it registers anew")
+        await connection.execute("SELECT pg_advisory_unlock_all()")
+        self._node = node.new_id()
+        await self._enter(connection)
+        self._on_reborn(self._node)
+
+    async def _lock(self, connection: Connection) -> None:
+        while not await node.lock(connection, self._node):
+            # the server still holds it for the connection that was lost: our beat shows meanwhile that we live
+            await node.beat(connection, self._node, self._figures)
+            await self._pause(LOCK_PATIENCE)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but not past a stop or the loss of the connection."""
+        waits = [asyncio.ensure_future(self._ending.wait()), asyncio.ensure_future(self._cut.wait())]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()

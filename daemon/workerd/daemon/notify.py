@@ -1,0 +1,29 @@
+"""Messages to the supervisor that started us, by systemd's notification protocol."""
+
+from __future__ import annotations
+
+import os
+
+import sdnotify
+
+
+class Supervisor:
+    """Says READY, STOPPING, STATUS and WATCHDOG; does nothing where nobody listens (see sd_notify(3))."""
+
+    def __init__(self) -> None:
+        self._notifier = sdnotify.SystemdNotifier()
+        usec = os.environ.get("WATCHDOG_USEC", "")
+        ours = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self.watchdog_interval = int(usec) / 2e6 if usec.isdigit() and ours else None  # seconds between two signs of life
+
+    def ready(self, status: str) -> None:
+        self._notifier.notify(f"READY=1\nSTATUS={status}\nMAINPID={os.getpid()}")
+
+    def stopping(self) -> None:
+        self._notifier.notify("STOPPING=1\nSTATUS=draining")
+
+    def status(self, text: str) -> None:
+        self._notifier.notify(f"STATUS={text}")
+
+    def alive(self) -> None:
+        self._notifier.notify("WATCHDOG=1")

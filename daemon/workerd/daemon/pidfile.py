@@ -1,0 +1,60 @@
+"""The PID file: its lock, not its existence, says that a daemon of this name runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from workerd.errors import AlreadyRunning, ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class PidFile:
+    """Held by the daemon from start to exit; the kernel frees the lock however the process ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    def acquire(self) -> None:
+        """Lock the file and write our PID. Raises AlreadyRunning, or ConfigError when the file cannot be written."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ConfigError(f"the PID file {self._path} cannot be written: {error.strerror} (set RUNTIME_DIR to a writable directory)") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(fd, 32).decode().strip()
+            os.close(fd)
+            raise AlreadyRunning(f"a daemon runs already with PID {pid or 'unknown'} ({self._path})") from None
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+        self._fd = fd
+
+    def release(self) -> None:
+        """Remove the file while its lock is held, then free the lock."""
+        if self._fd is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._fd)
+            self._fd = None
+
+
+def owner(path: Path) -> int | None:
+    """The PID of the daemon that holds the file; None when nobody does, whatever the file says."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.read(fd, 32).decode().strip()
+        return int(text) if text.isdigit() else None
+    finally:
+        os.close(fd)
+    return None

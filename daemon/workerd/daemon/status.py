@@ -1,0 +1,79 @@
+"""What the daemon tells about itself."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
+
+import psutil
+
+from workerd import __version__
+from workerd.queue.database import location
+
+if TYPE_CHECKING:
+    from workerd.config import Settings
+    from workerd.daemon.holdings import Holdings
+    from workerd.daemon.workers import Workers
+    from workerd.queue.node import Figures
+
+State = Literal["starting", "running", "draining", "stopped"]
+
+
+class Status:
+    """The state of the daemon and of its connection; `report` is what `status --json` prints."""
+
+    def __init__(self, settings: Settings, dsn: str, holdings: Holdings, workers: Workers, figures: Figures) -> None:
+        self._settings = settings
+        self._where = location(dsn)
+        self._holdings = holdings
+        self._workers = workers
+        self._figures = figures
+        self._process = psutil.Process()
+        self._process.cpu_percent()  # the first call only starts the measurement
+        self._started = monotonic()
+        self._started_at = datetime.now(UTC)
+        self._connection_since = datetime.now(UTC)
+        self.state: State = "starting"
+        self.connection = "connecting"
+        self.loop_lag = 0.0  # seconds
+
+    def connection_is(self, state: str) -> None:
+        if state != self.connection:
+            self.connection = state
+            self._connection_since = datetime.now(UTC)
+
+    def report(self) -> dict[str, Any]:
+        with self._process.oneshot():
+            rss, cpu = self._process.memory_info().rss, self._process.cpu_percent()
+        return {
+            "name": self._settings.name,
+            "runtime": "local",
+            "state": self.state,
+            "pid": os.getpid(),
+            "node": self._settings.node,
+            "node_id": str(self._holdings.node),  # as text: JavaScript's numbers have 53 bits
+            "version": __version__,
+            "started_at": self._started_at.isoformat(timespec="milliseconds"),
+            "uptime_s": round(monotonic() - self._started, 3),
+            "workers": self._figures.workers,
+            "busy": self._figures.busy,
+            "jobs_done": self._figures.done,
+            "jobs_failed": self._figures.failed,
+            "jobs_lost": self._figures.lost,
+            "rss_bytes": rss,
+            "cpu_percent": cpu,
+            "loop_lag_ms": round(self.loop_lag * 1000, 3),
+            "database": {"state": self.connection, "host": self._where, "since": self._connection_since.isoformat(timespec="milliseconds")},
+            "slots": self._workers.describe(),
+        }
+
+    def line(self) -> str:
+        """One line for systemd's status and the log."""
+        figures = self._figures
+        parts = [f"{figures.workers} workers", f"{figures.busy} busy", f"{figures.done:,} done", f"{figures.failed:,} failed"]
+        if self.connection != "connected":
+            since = (datetime.now(UTC) - self._connection_since).total_seconds()
+            parts.append(f"database {self.connection} since {since:.0f} s")
+        return ", ".join(parts)

@@ -1,0 +1,68 @@
+"""The running job as its handler sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from workerd.errors import JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from contextlib import AbstractAsyncContextManager
+
+    import asyncpg
+    from asyncpg.pool import PoolConnectionProxy
+
+    AnyConnection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+
+
+class Host(Protocol):
+    """What a job needs from whoever runs it: the daemon, or a test."""
+
+    def report(self, job: Job, fraction: float, message: str | None) -> Awaitable[None]: ...
+    def connection(self) -> AbstractAsyncContextManager[AnyConnection]: ...
+    async def finish_in(self, job: Job, connection: AnyConnection, result: object) -> None: ...
+
+
+class Job:
+    """One attempt of a job. A handler receives it by a parameter named `job`."""
+
+    __slots__ = ("_host", "attempt", "failures", "id", "key", "max_retries", "payload", "queue", "task")
+
+    def __init__(
+        self, id: int, task: str, queue: str, attempt: int, failures: int, max_retries: int, key: str | None, payload: dict[str, Any], host: Host  # noqa: A002 - the contract's name
+    ) -> None:
+        self.id = id
+        self.task = task
+        self.queue = queue
+        self.attempt = attempt  # from 1
+        self.failures = failures  # before this attempt
+        self.max_retries = max_retries
+        self.key = key
+        self.payload = payload
+        self._host = host
+
+    @property
+    def retries_left(self) -> int:
+        return max(0, self.max_retries - self.failures)
+
+    def progress(self, fraction: float, message: str | None = None) -> Awaitable[None]:
+        """Report how far the job is, from 0 to 1; written at most every PROGRESS_INTERVAL.
+
+        In a `def` handler call it without awaiting. Raises JobError when `fraction` is out of range.
+        """
+        if not 0 <= fraction <= 1:
+            raise JobError(f"progress is {fraction}, allowed is 0 to 1")
+        return self._host.report(self, fraction, message)
+
+    def connection(self) -> AbstractAsyncContextManager[AnyConnection]:
+        """An asyncpg connection of the daemon's pool, for `async with`."""
+        return self._host.connection()
+
+    async def finish_in(self, connection: AnyConnection, result: object = None) -> None:
+        """Finish the job as succeeded within the caller's transaction: both commit, or neither.
+
+        It has to be the last statement of an open transaction. What the handler returns afterwards is ignored.
+        Raises LeaseLost when the job was rescued meanwhile, JobError outside a transaction, PayloadError for a result that is not JSON.
+        """
+        await self._host.finish_in(self, connection, result)

@@ -1,0 +1,1 @@
+"""What one node, the leader, does for all: stage, rescue, prune."""

@@ -1,0 +1,70 @@
+"""The leader: one node of the fleet, elected by a session lock, runs the maintenance services for all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+import asyncpg
+
+from workerd.errors import DatabaseError
+from workerd.maintenance.pruner import Pruner
+from workerd.maintenance.rescuer import Rescuer
+from workerd.maintenance.stager import Stager
+from workerd.queue.database import CONNECTION_ERRORS, connect
+
+if TYPE_CHECKING:
+    from workerd.config import Settings
+    from workerd.queue.database import Connection
+    from workerd.tasks import Task
+
+CANDIDACY = 1.0  # seconds between two attempts to become the leader
+_ELECT = "SELECT pg_try_advisory_lock('workerd.node'::regclass::oid::int, 0)"
+
+log = logging.getLogger(__name__)
+
+
+class Service(Protocol):
+    async def run_once(self, connection: Connection) -> float:
+        """Do the work once; returns the seconds until it is to be done again."""
+        ...
+
+
+class Leader:
+    """Stands for election, and leads while its connection lives."""
+
+    def __init__(self, dsn: str, settings: Settings, tasks: dict[str, Task[..., object]], name: str) -> None:
+        self._dsn = dsn
+        self._settings = settings
+        self._tasks = tasks
+        self._name = name
+
+    async def run(self) -> None:
+        """Run until cancelled; connection trouble and failing services are logged and survived."""
+        backoff = 0.1
+        while True:
+            try:
+                connection = await connect(self._dsn, self._name)
+                try:
+                    backoff = 0.1
+                    while not await connection.fetchval(_ELECT):
+                        await asyncio.sleep(CANDIDACY)
+                    await self._lead(connection)
+                finally:
+                    connection.terminate()
+            except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+                log.warning("maintenance: %s; again in %.1f s", error, backoff)
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, 5.0)
+
+    async def _lead(self, connection: Connection) -> None:
+        log.info("this node leads: it stages, rescues and prunes for all")
+        services: list[Service] = [Stager(), Rescuer(self._settings), Pruner(self._settings, self._tasks)]
+        due = [0.0 for _ in services]
+        while True:
+            for place, service in enumerate(services):
+                if due[place] <= monotonic():
+                    due[place] = monotonic() + await service.run_once(connection)
+            await asyncio.sleep(max(0.0, min(due) - monotonic()))

@@ -1,0 +1,36 @@
+"""The pruner: drops expired history and makes room for the days to come."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from workerd.queue import prune
+
+if TYPE_CHECKING:
+    from workerd.config import Settings
+    from workerd.queue.database import Connection
+    from workerd.tasks import Task
+
+ROUND = 3600.0  # seconds
+
+log = logging.getLogger(__name__)
+
+
+def ttls(settings: Settings, tasks: dict[str, Task[..., object]]) -> set[float]:
+    """Every TTL (seconds) with which a job of this node can end."""
+    declared = {task.result_ttl for task in tasks.values() if task.result_ttl is not None}
+    return {settings.result_ttl, settings.failure_ttl} | declared
+
+
+class Pruner:
+    def __init__(self, settings: Settings, tasks: dict[str, Task[..., object]]) -> None:
+        self._ttls = ttls(settings, tasks)
+
+    async def run_once(self, connection: Connection) -> float:
+        """Prune once; returns the seconds until the next time."""
+        await prune.add_days(connection, self._ttls)
+        dropped = await prune.prune(connection, max(self._ttls))
+        if dropped:
+            log.info("pruned %s", ", ".join(dropped))
+        return ROUND

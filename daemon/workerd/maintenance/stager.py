@@ -1,0 +1,21 @@
+"""The stager: queues scheduled jobs when they are due."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from workerd.queue import stage
+
+if TYPE_CHECKING:
+    from workerd.queue.database import Connection
+
+ROUND = 0.5  # seconds at most between two looks: somebody may have scheduled an earlier job
+
+
+class Stager:
+    async def run_once(self, connection: Connection) -> float:
+        """Queue what is due; returns the seconds until the next job is."""
+        staged, next_in = await stage.stage(connection)
+        if staged == stage.BATCH:
+            return 0.0
+        return ROUND if next_in is None else min(ROUND, max(next_in, 0.005))

@@ -1,0 +1,47 @@
+"""How an attempt ends: what handlers raise to decide it, and the one value that the executor makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from workerd.units import Duration, parse_duration
+
+Ending = Literal["succeeded", "failed", "cancelled", "retry", "snooze", "returned"]
+
+
+class Control(Exception):  # noqa: N818 - raised by handlers to say what shall happen, not to report an error
+    """What a handler raises to decide how its attempt ends."""
+
+
+class RetryAfter(Control):
+    """Fail this attempt and run the job again after `delay`; spends a retry. ValueError for a wrong duration."""
+
+    def __init__(self, delay: Duration, reason: str = "") -> None:
+        super().__init__(reason or f"to be retried after {delay}")
+        self.delay = parse_duration(delay)
+
+
+class Snooze(Control):
+    """Run the job again after `delay`; counts no failure. ValueError for a wrong duration."""
+
+    def __init__(self, delay: Duration, reason: str = "") -> None:
+        super().__init__(reason or f"snoozed for {delay}")
+        self.delay = parse_duration(delay)
+
+
+class Discard(Control):
+    """Fail the job for good, with this reason; no retry."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of one attempt. `result` is JSON text; `delay` is seconds until the next attempt (retry and snooze)."""
+
+    ending: Ending
+    result: str | None = None
+    error: str | None = None
+    delay: float | None = None

@@ -1,0 +1,72 @@
+"""Claim: take queued jobs for a node under a lease."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from workerd.queue.database import Connection
+    from workerd.queue.lane import Lane
+
+BEGINNING = -(2**63)  # below every ticket
+MAX_BATCH = 500  # more scattered tickets would bloat the lease row
+
+_CLAIM = "SELECT * FROM workerd.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_PAYLOADS = "SELECT pos, payload::text FROM workerd.ready WHERE lane = $1 AND pos = ANY ($2)"
+
+
+@dataclass(slots=True, eq=False)
+class Claimed:
+    """A job that this node holds. (node, n) is the lease, `pos` the ticket: together the fence of every write about it."""
+
+    node: int
+    n: int
+    lane: Lane
+    pos: int
+    id: int
+    task: str
+    attempt: int
+    failures: int
+    crashes: int
+    max_retries: int | None
+    key: str | None
+    waited: float  # seconds between queued and claimed
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one claim: `lane` is None when every lane was empty from its low bound on; `last` is the highest ticket looked at."""
+
+    lane: Lane | None
+    last: int
+    jobs: list[Claimed]
+
+
+async def claim(
+    connection: Connection, node: int, n: int, lanes: Sequence[tuple[Lane, int]], batch: int, tasks: Sequence[str],
+    *, free: bool, alone: bool, last_chance: int,
+) -> Answer:  # fmt: skip
+    """Claim up to `batch` jobs of the first of `lanes` (each with its low bound) that has any.
+
+    `free`: a worker waits, so a job with a crash may be taken; `alone`: also one whose crashes have reached `last_chance`.
+    """
+    by_id = {lane.id: lane for lane, _ in lanes}
+    rows = await connection.fetch(
+        _CLAIM, node, n, list(by_id), [low for _, low in lanes], min(batch, MAX_BATCH), tasks, free, alone, last_chance
+    )  # fmt: skip
+    if not rows:
+        return Answer(None, BEGINNING, [])
+    lane = by_id[rows[0]["lane"]]
+    if rows[0]["id"] is None:
+        return Answer(lane, rows[0]["pos"] or BEGINNING, [])
+    large = [row["pos"] for row in rows if row["payload"] is None]
+    payloads = dict(await connection.fetch(_PAYLOADS, lane.id, large)) if large else {}
+    jobs = [
+        Claimed(node, n, lane, row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10] or payloads[row[1]])
+        for row in rows
+    ]
+    return Answer(lane, jobs[-1].pos, jobs)

@@ -1,0 +1,260 @@
+"""`Queue`: the client with which applications enqueue jobs and wait for their results."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from workerd import codec
+from workerd.errors import DatabaseError, JobError, JobFailed, PayloadError, TaskError
+from workerd.queue.database import CONNECTION_ERRORS, COMMAND_TIMEOUT, connect_options, explain
+from workerd.units import Duration, parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+    from types import TracebackType
+
+    from workerd.job import AnyConnection
+    from workerd.tasks import Task
+
+FINAL = ("succeeded", "failed", "cancelled")
+FAILURE_TTL = 30 * 86400.0  # seconds that a job cancelled from here is kept
+
+_ENQUEUE = """
+    SELECT workerd.enqueue($1, $2::jsonb, queue => $3, priority => $4, run_at => $5, key => $6, max_retries => $7, delay => $8)
+"""
+_ENQUEUE_MANY = """
+    SELECT workerd.enqueue($1, p.payload::jsonb, queue => $3, priority => $4, run_at => $5, key => $6, max_retries => $7, delay => $8)
+    FROM unnest($2::text[]) WITH ORDINALITY AS p(payload, place) ORDER BY p.place
+"""
+_OUTCOME = "SELECT status, result, error_message FROM workerd.task_queue WHERE id = $1"
+
+
+class Queue:
+    """A pool of connections to the database of the queue. Made by `Queue.connect`."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], acquire_timeout: float) -> None:
+        self._pool = pool
+        self._acquire_timeout = acquire_timeout
+
+    @classmethod
+    def connect(
+        cls, dsn: str | None = None, *, pool_size: int = 10, acquire_timeout: float = 30.0, pooled: bool = False, name: str = "worker client"
+    ) -> Connecting:
+        """Open the queue at `dsn`, by default that of the settings: `queue = await Queue.connect()` or `async with Queue.connect() as queue`.
+
+        `pooled`: the DSN leads to a transaction pooler. Raises DatabaseError when the database cannot be reached.
+        """
+        return Connecting(dsn, pool_size, acquire_timeout, pooled, name)
+
+    async def close(self) -> None:
+        """Close all connections, waiting for those in use."""
+        await self._pool.close()
+
+    def terminate(self) -> None:
+        """Drop all connections at once, also those in use."""
+        self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AnyConnection]:
+        """A connection of the pool. Raises DatabaseError when none is free in time or the database cannot be reached."""
+        try:
+            acquired = await self._pool.acquire(timeout=self._acquire_timeout)
+        except TimeoutError as error:
+            raise DatabaseError(f"no database connection was free within {self._acquire_timeout:g} s: raise DATABASE_POOL_SIZE") from error
+        except CONNECTION_ERRORS as error:
+            raise DatabaseError(f"the database cannot be reached: {error}") from error
+        try:
+            yield acquired
+        finally:
+            await self._pool.release(acquired)
+
+    async def enqueue(
+        self,
+        task: str | Task[..., Any],
+        payload: Mapping[str, Any] | None = None,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: Duration | None = None,
+        run_at: datetime | None = None,
+        key: str | None = None,
+        max_retries: int | None = None,
+        connection: AnyConnection | None = None,
+    ) -> int:
+        """Enqueue a job and return its id; while a job with this `key` is not finished, return that one's id.
+
+        `queue` and `priority` default to the task's. With `connection` the job exists when the caller's transaction commits.
+        Raises PayloadError for arguments that are not JSON or too large, TaskError for options that cannot be.
+        """
+        name, text, options = _call(task, [payload or {}], queue, priority, delay, run_at, key, max_retries)
+        job_id: int = await self._fetchval(connection, _ENQUEUE, name, text[0], *options)
+        return job_id
+
+    async def enqueue_many(
+        self,
+        task: str | Task[..., Any],
+        payloads: Sequence[Mapping[str, Any]],
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: Duration | None = None,
+        run_at: datetime | None = None,
+        max_retries: int | None = None,
+        connection: AnyConnection | None = None,
+    ) -> list[int]:
+        """Enqueue one job for each payload, all or none, and return their ids in this order; otherwise as `enqueue`."""
+        name, texts, options = _call(task, payloads, queue, priority, delay, run_at, None, max_retries)
+        if connection is not None:
+            rows = await _asked(connection.fetch(_ENQUEUE_MANY, name, texts, *options))
+        else:
+            async with self.connection() as own:
+                rows = await _asked(own.fetch(_ENQUEUE_MANY, name, texts, *options))
+        return [row[0] for row in rows]
+
+    async def result(self, job_id: int, timeout: Duration | None = None) -> Any:
+        """Wait until the job is final and return its result.
+
+        Raises JobFailed when it failed or was cancelled, JobError when there is no such job, TimeoutError after `timeout`.
+        """
+        limit = None if timeout is None else parse_duration(timeout)
+        async with asyncio.timeout(limit):
+            wait = 0.01
+            while True:
+                async with self.connection() as connection:
+                    row = await connection.fetchrow(_OUTCOME, job_id)
+                if row is None:
+                    raise JobError(f"there is no job {job_id} (never enqueued, or its result is not kept any more)")
+                if row["status"] in FINAL:
+                    break
+                await asyncio.sleep(wait)
+                wait = min(wait * 1.3, 0.5)
+        if row["status"] != "succeeded":
+            raise JobFailed(f"job {job_id} {row['status']}: {(row['error_message'] or 'no reason given').splitlines()[0]}")
+        return None if row["result"] is None else codec.loads(row["result"])
+
+    async def cancel(self, job_id: int) -> str:
+        """Cancel a job, whatever it does; returns the state it was found in.
+
+        A running job is told to stop and is cancelled when it does. Raises JobError for an unknown or finished one.
+        """
+        while True:
+            state: str = await self._fetchval(None, "SELECT workerd.cancel($1, $2)", job_id, FAILURE_TTL)
+            if state == "unknown":
+                raise JobError(f"there is no job {job_id}")
+            if state == "final":
+                raise JobError(f"job {job_id} is finished already")
+            if state != "again":
+                return state
+
+    async def retry(self, job_id: int) -> str:
+        """Queue a failed, cancelled or scheduled job now; returns the state it was in. Raises JobError for any other."""
+        state: str = await self._fetchval(None, "SELECT workerd.retry($1)", job_id)
+        if state == "unknown":
+            raise JobError(f"there is no job {job_id}")
+        if state == "key taken":
+            raise JobError(f"job {job_id} cannot be retried: another job with its key is not finished")
+        if state in ("queued", "running", "succeeded"):
+            raise JobError(f"job {job_id} is {state}: only failed, cancelled and scheduled jobs can be retried")
+        return state
+
+    async def _fetchval(self, connection: AnyConnection | None, sql: str, *args: Any) -> Any:
+        if connection is not None:
+            return await _asked(connection.fetchval(sql, *args))
+        async with self.connection() as own:
+            return await _asked(own.fetchval(sql, *args))
+
+
+class Connecting:
+    """What `Queue.connect` returns: awaitable, and an asynchronous context manager."""
+
+    def __init__(self, dsn: str | None, pool_size: int, acquire_timeout: float, pooled: bool, name: str) -> None:
+        self._dsn = dsn
+        self._pool_size = pool_size
+        self._acquire_timeout = acquire_timeout
+        self._options = connect_options(name, pooled=pooled)
+        self._queue: Queue | None = None
+
+    def __await__(self) -> Generator[Any, None, Queue]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Queue:
+        self._queue = await self._open()
+        return self._queue
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._queue is not None
+        await self._queue.close()
+
+    async def _open(self) -> Queue:
+        dsn = self._dsn if self._dsn is not None else await asyncio.to_thread(_configured_dsn)
+        try:
+            pool = await asyncpg.create_pool(
+                dsn, min_size=0, max_size=self._pool_size, command_timeout=COMMAND_TIMEOUT, timeout=10, **self._options
+            )
+            async with pool.acquire():
+                pass
+        except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError) as error:
+            raise DatabaseError(explain(dsn, error)) from error
+        return Queue(pool, self._acquire_timeout)
+
+
+_default: Queue | None = None
+
+
+async def default() -> Queue:
+    """The queue that `task.enqueue` uses: the daemon's own, or one opened from the settings on first use."""
+    if _default is None:
+        set_default(await Queue.connect())
+    assert _default is not None
+    return _default
+
+
+def set_default(queue: Queue | None) -> None:
+    """Make `queue` the one that `task.enqueue` uses in this process."""
+    global _default
+    _default = queue
+
+
+def _configured_dsn() -> str:
+    from workerd.config import load
+    from workerd.locate import locate
+
+    return locate(load().settings).url
+
+
+def _call(
+    task: str | Task[..., Any], payloads: Sequence[Mapping[str, Any]], queue: str | None, priority: int | None,
+    delay: Duration | None, run_at: datetime | None, key: str | None, max_retries: int | None,
+) -> tuple[str, list[str], tuple[Any, ...]]:  # fmt: skip
+    """The name, the payloads as JSON and the other arguments of the SQL function, checked."""
+    if isinstance(task, str):
+        name = task
+    else:
+        name, queue, priority = task.name, queue or task.queue, task.priority if priority is None else priority
+    if delay is not None and run_at is not None:
+        raise TaskError("delay and run_at exclude each other")
+    if run_at is not None and run_at.tzinfo is None:
+        raise TaskError("run_at has no time zone: use datetime.now(timezone.utc) or another aware datetime")
+    if key == "":
+        raise TaskError("key is empty: leave it out, or name what the job is about")
+    try:
+        wait = None if delay is None else timedelta(seconds=parse_duration(delay))
+    except ValueError as error:
+        raise TaskError(f"delay {error}") from error
+    texts = [codec.dumps(dict(p), f"the payload of {name}") for p in payloads]
+    return name, texts, (queue, priority, run_at, key, max_retries, wait)
+
+
+async def _asked(answer: Any) -> Any:
+    """Await a query of an application; what the database refuses becomes one line."""
+    try:
+        return await answer
+    except (asyncpg.InvalidParameterValueError, asyncpg.DataError, asyncpg.CheckViolationError) as error:
+        raise PayloadError(str(error)) from error
+    except asyncpg.UndefinedFunctionError as error:
+        raise DatabaseError("the database has no queue yet: start a daemon or run `workerctl db upgrade`") from error

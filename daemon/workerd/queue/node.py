@@ -1,0 +1,89 @@
+"""The registry of nodes: register, beat, leave."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workerd.queue.database import Connection
+
+_REGISTER = """
+    INSERT INTO workerd.node (id, name, pid, version, heartbeat, locked, tasks, queues, workers)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+"""
+_BEAT = """
+    UPDATE workerd.node SET beat = clock_timestamp(), workers = $2, busy = $3, draining = $4, jobs_done = $5, jobs_failed = $6
+    WHERE id = $1 AND dead_at IS NULL RETURNING true
+"""
+_LEAVE = """
+    UPDATE workerd.node SET dead_at = clock_timestamp(), stopped = true, busy = 0, jobs_done = $2, jobs_failed = $3
+    WHERE id = $1 AND dead_at IS NULL
+"""
+_DECLARE_TASKS = """
+    INSERT INTO workerd.task (name, queue, priority) SELECT * FROM unnest($1::text[], $2::text[], $3::int[])
+    ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, priority = excluded.priority
+    WHERE (task.queue, task.priority) IS DISTINCT FROM (excluded.queue, excluded.priority)
+"""
+
+
+def new_id() -> int:
+    """A node id: 63 random bits, new at each registration, so that no write of an earlier life can match."""
+    return secrets.randbits(63)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What a daemon tells about itself once."""
+
+    name: str
+    pid: int
+    version: str
+    heartbeat: float  # seconds
+    tasks: list[str]
+    queues: list[str]  # empty: all
+
+
+@dataclass
+class Figures:
+    """What a daemon tells with each beat; the main loop writes, the lease thread reads."""
+
+    workers: int = 0
+    busy: int = 0
+    draining: bool = False
+    done: int = 0
+    failed: int = 0
+    lost: int = field(default=0)  # finishes that were dropped since the job had been rescued
+
+
+async def lock(connection: Connection, node: int) -> bool:
+    """Take the session lock that shows that this node lives; False when another session holds it."""
+    taken: bool = await connection.fetchval("SELECT pg_try_advisory_lock($1)", node)
+    return taken
+
+
+async def register(connection: Connection, node: int, about: Registration, *, workers: int, locked: bool) -> None:
+    """Enter a node as living; durable before it claims anything."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL synchronous_commit = on")
+        await connection.execute(
+            _REGISTER, node, about.name, about.pid, about.version, about.heartbeat, locked, about.tasks, about.queues, workers
+        )  # fmt: skip
+
+
+async def declare_tasks(connection: Connection, tasks: list[tuple[str, str, int]]) -> None:
+    """Let the database know (name, queue, priority) of each task, for enqueues from SQL."""
+    names, queues, priorities = zip(*sorted(tasks), strict=True) if tasks else ((), (), ())
+    await connection.execute(_DECLARE_TASKS, list(names), list(queues), list(priorities))
+
+
+async def beat(connection: Connection, node: int, figures: Figures) -> bool:
+    """Say that the node lives; False when it was declared dead."""
+    alive = await connection.fetchval(_BEAT, node, figures.workers, figures.busy, figures.draining, figures.done, figures.failed)
+    return alive is not None
+
+
+async def leave(connection: Connection, node: int, figures: Figures) -> None:
+    """Deregister, after everything was given back."""
+    await connection.execute(_LEAVE, node, figures.done, figures.failed)

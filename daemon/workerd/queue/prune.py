@@ -1,0 +1,46 @@
+"""Prune: remove what is past its TTL, by dropping whole partitions of the history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from workerd.queue.database import Connection
+
+# One migration or pruner at a time may change partitions.
+_LOCK = "SELECT pg_advisory_xact_lock('workerd.history'::regclass::oid::int, 0)"
+_EXPIRED = "SELECT day FROM workerd.history_day WHERE day < (now() AT TIME ZONE 'UTC')::date ORDER BY day"
+_REMNANTS = """
+    WITH old_nodes AS (DELETE FROM workerd.node n WHERE n.dead_at < now() - make_interval(secs => $1)
+        AND NOT EXISTS (SELECT FROM workerd.lease l WHERE l.node = n.id)),
+    old_tallies AS (DELETE FROM workerd.tally WHERE slot < now() - make_interval(secs => $1))
+    DELETE FROM workerd.progress p WHERE NOT EXISTS (SELECT FROM workerd.ready r WHERE r.id = p.id)
+        AND NOT EXISTS (SELECT FROM workerd.scheduled s WHERE s.id = p.id)
+"""
+KEEP = 35 * 86400.0  # seconds that dead nodes and counters are kept, at least as long as what refers to them
+
+
+async def add_days(connection: Connection, ttls: Iterable[float]) -> None:
+    """Make the partitions that jobs with these TTLs (seconds) need within the next two days."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL lock_timeout = '5s'")
+        await connection.execute(_LOCK)
+        await connection.execute("SELECT workerd.add_history_days($1)", sorted({t for t in ttls if t > 0}))
+
+
+async def prune(connection: Connection, longest_ttl: float) -> list[str]:
+    """Drop the partitions whose day has passed; returns their names."""
+    dropped = []
+    for row in await connection.fetch(_EXPIRED):
+        part = f"history_{row['day']:%Y%m%d}"
+        async with connection.transaction():
+            # dropping needs the parent to itself for a moment: rather try again later than make everybody wait
+            await connection.execute("SET LOCAL lock_timeout = '2s'")
+            await connection.execute(_LOCK)
+            await connection.execute(f'DROP TABLE IF EXISTS workerd."{part}"')
+            await connection.execute("DELETE FROM workerd.history_day WHERE day = $1", row["day"])
+        dropped.append(part)
+    await connection.execute(_REMNANTS, max(KEEP, longest_ttl))
+    return dropped

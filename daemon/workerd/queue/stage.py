@@ -1,0 +1,17 @@
+"""Stage: scheduled jobs become queued when they are due."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workerd.queue.database import Connection
+
+BATCH = 1000
+
+
+async def stage(connection: Connection) -> tuple[int, float | None]:
+    """Queue up to BATCH due jobs; returns how many, and the seconds until the next one is due (None: none waits)."""
+    row = await connection.fetchrow("SELECT * FROM workerd.stage($1)", BATCH)
+    assert row is not None
+    return row["staged"], row["next_in"]

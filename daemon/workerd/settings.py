@@ -1,0 +1,157 @@
+"""Every setting: its type, default, limits, aliases and help, in one place."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from workerd.units import parse_duration, parse_size
+
+
+def setting(default: Any, help: str, *aliases: str, secret: bool = False, milliseconds: tuple[str, ...] = (), **limits: Any) -> Any:  # noqa: A002
+    """A field with what the command line, the environment and the documentation need. `milliseconds`: aliases that are in ms."""
+    extra = {"aliases": (*aliases, *milliseconds), "secret": secret, "milliseconds": milliseconds}
+    if callable(default):
+        return Field(default_factory=default, description=help, json_schema_extra=extra, **limits)
+    return Field(default=default, description=help, json_schema_extra=extra, **limits)
+
+
+def _seconds(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _names(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _workers(value: object) -> object:
+    return 2 * (os.cpu_count() or 1) if isinstance(value, str) and value.strip().lower() == "auto" else value
+
+
+def _poll(value: object) -> object:
+    seconds = _seconds(value)
+    if isinstance(seconds, (int, float)) and seconds > 1000:
+        raise ValueError(f"{seconds:g} s is too long, did you mean milliseconds? Write {seconds / 1000:g}")
+    return seconds
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+Size = Annotated[int, BeforeValidator(lambda v: parse_size(v) if isinstance(v, str) else v)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+DAY = 86400.0
+WORKERS_MAX = 10000
+
+
+def _home(variable: str, xdg: str, fallback: str) -> Path:
+    """systemd's directory for the service, else XDG's."""
+    given = os.environ.get(variable, "").split(":")[0]
+    if given:
+        return Path(given)
+    base = os.environ.get(xdg)
+    return (Path(base) if base else Path.home() / fallback) / "workerd"
+
+
+def _state_dir() -> Path:
+    return _home("STATE_DIRECTORY", "XDG_STATE_HOME", ".local/state")
+
+
+def _runtime_dir() -> Path:
+    if "RUNTIME_DIRECTORY" in os.environ or "XDG_RUNTIME_DIR" in os.environ:
+        return _home("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "")
+    return _state_dir() / "run"
+
+
+def _log_dir() -> Path:
+    given = os.environ.get("LOGS_DIRECTORY", "").split(":")[0]
+    return Path(given) if given else _state_dir() / "log"
+
+
+class Settings(BaseModel):
+    """The settings of one daemon; also what `workerctl` needs to find it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    database_url: str | None = setting(None, "PostgreSQL to work on; without it an embedded one in STATE_DIR", secret=True)
+    database_direct_url: str | None = setting(None, "address for LISTEN and locks when DATABASE_URL is a transaction pooler", secret=True)
+    database_pool_size: int = setting(5, "connections for handlers", ge=1, le=1000)
+    database_max_overflow: int = setting(5, "further connections when those are busy", ge=0, le=1000)
+    database_pool_timeout: Seconds = setting(30.0, "how long a handler waits for a connection", gt=0)
+    tasks: Names = setting(("invoices",), "modules that declare tasks, comma separated", min_length=1)
+    app_dir: Path = setting(Path.cwd, "directory put on the import path")
+    workers: Annotated[int, BeforeValidator(_workers)] = setting(
+        2, "number of workers, or auto: twice the cores", "WORKER_COUNT", "WORKER_POOL_SIZE", "MAX_CONCURRENT_JOBS", ge=1, le=WORKERS_MAX
+    )
+    concurrent_jobs: int = setting(1, "jobs that each worker runs at a time", "MAX_CONCURRENT_TASKS", ge=1, le=1000)
+    queues: Names = setting((), "queues to serve, comma separated; empty: all", "QUEUE_NAME")
+    name: str = setting("worker", "name of the daemon on this host", "WORKER_NAME", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    node_name: str = setting("", "name of the node; empty: the host's name, with NAME unless that is `worker`")
+    node_id: int | None = setting(None, "id of the node; generated unless given", "WORKER_ID", ge=1, lt=2**63)
+    poll_interval: Annotated[float, BeforeValidator(_poll)] = setting(5.0, "how often to look for jobs that no notification announced", "TASK_POLL_INTERVAL", ge=0.01)
+    heartbeat_interval: Seconds = setting(5.0, "how often the node says that it lives", ge=0.1, le=3600)
+    stall_limit: Seconds = setting(60.0, "how long the main loop may stand still", ge=1)
+    claim_batch: int | None = setting(None, "jobs claimed at a time at most; by itself unless given", ge=1, le=500)
+    max_retries: int = setting(3, "retries after the first attempt, unless the task says otherwise", "MAX_RETRY_ATTEMPTS", "RQ_JOB_RETRY_MAX", ge=0, le=32767)
+    retry_delay: Seconds = setting(60.0, "wait before the first retry, doubled for each further one up to 1 h", "RQ_JOB_RETRY_DELAY", milliseconds=("ERROR_RETRY_DELAY",))
+    job_timeout: Seconds = setting(1800.0, "how long a job may run", milliseconds=("TASK_TIMEOUT_MS",), gt=0)
+    drain_timeout: Seconds = setting(30.0, "how long a stopping daemon waits for running jobs")
+    result_ttl: Seconds = setting(7 * DAY, "how long a succeeded job is kept; 0: not at all", "TASK_TTL_SECONDS")
+    failure_ttl: Seconds = setting(30 * DAY, "how long a failed or cancelled job is kept", gt=0)
+    progress_interval: Seconds = setting(2.0, "progress of a job is written at most this often", milliseconds=("PROGRESS_UPDATE_INTERVAL_MS",), ge=0.05)
+    max_memory: Size | None = setting(None, "resident memory past which the daemon hands over to a fresh process", ge=32 * 1024**2)
+    max_jobs: int | None = setting(None, "jobs after which the daemon hands over to a fresh process", ge=1)
+    max_crashes: int = setting(3, "deaths of its node after which a job is failed", ge=1, le=100)
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = setting("INFO", "DEBUG, INFO, WARNING or ERROR")
+    log_format: Literal["console", "json"] | None = setting(None, "console or json; by itself: console on a terminal, else json")
+    log_file: Path | None = setting(None, "log file; empty: LOG_DIR/NAME.log")
+    error_log_file: Path | None = setting(None, "log file for warnings and errors; empty: LOG_DIR/NAME.error.log")
+    log_max_size: Size = setting(20 * 1024**2, "size at which a log file is rotated; 0: never")
+    log_keep: int = setting(10, "rotated log files to keep", ge=0, le=1000)
+    log_jobs: Literal["all", "slow", "failures"] | None = setting(None, "which finished jobs are logged; by itself: all below 100 jobs/s, else slow ones")
+    monitor: Seconds | None = setting(None, "how often the daemon logs its own figures", gt=0)
+    enable_metrics: bool = setting(False, "serve Prometheus metrics")
+    metrics_port: int = setting(9090, "port of the metrics; 0 picks one", ge=0, le=65535)
+    metrics_host: str = setting("127.0.0.1", "address on which the metrics are served")
+    manager_url: str | None = setting(None, "manager to work through, for a node without database access", "SERVER_URL")
+    api_token: str | None = setting(None, "token for the manager", secret=True)
+    sentry_dsn: str | None = setting(None, "where errors are reported", secret=True)
+    openai_api_key: str | None = setting(None, "invoice assistant: key of the chat endpoint", secret=True)
+    openai_api_base: str | None = setting(None, "invoice assistant: address of an OpenAI-compatible chat endpoint")
+    mineru_api_token: str | None = setting(None, "invoice assistant: token of the MinerU API", secret=True)
+    smtp_url: str | None = setting(None, "invoice assistant: mail server, smtp://user:password@host:port", secret=True)
+    webhook_url: str | None = setting(None, "invoice assistant: where notifications are posted", secret=True)
+    attachments_dir: Path | None = setting(None, "invoice assistant: where attachments are stored; empty: STATE_DIR/attachments")
+    state_dir: Path = setting(_state_dir, "where the embedded database and other state live")
+    runtime_dir: Path = setting(_runtime_dir, "where the PID file and the control socket live")
+    log_dir: Path = setting(_log_dir, "where the log files live")
+
+    @property
+    def pid_file(self) -> Path:
+        return self.runtime_dir / f"{self.name}.pid"
+
+    @property
+    def socket_path(self) -> Path:
+        return self.runtime_dir / f"{self.name}.sock"
+
+    @property
+    def log_path(self) -> Path:
+        return self.log_file or self.log_dir / f"{self.name}.log"
+
+    @property
+    def error_log_path(self) -> Path:
+        return self.error_log_file or self.log_dir / f"{self.name}.error.log"
+
+    @property
+    def node(self) -> str:
+        """The node's name: NODE_NAME, else the host's name, with the daemon's unless that is the default."""
+        if self.node_name:
+            return self.node_name
+        host = socket.gethostname()
+        return host if self.name == "worker" else f"{host}-{self.name}"

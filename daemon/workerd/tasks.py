@@ -1,0 +1,160 @@
+"""`@task`: the registry of functions that jobs may call."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+
+from workerd.errors import TaskError
+from workerd.retry import Retry
+from workerd.units import Duration, parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from workerd.job import AnyConnection
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Keywords of every enqueue: a handler's parameter of the same name could never be given.
+OPTIONS = frozenset({"queue", "priority", "delay", "run_at", "key", "max_retries", "after", "connection"})
+
+registry: dict[str, Task[..., Any]] = {}
+
+
+class Task(Generic[P, R]):
+    """A registered function. Calling it runs it here; `enqueue` makes a job of the call."""
+
+    def __init__(
+        self, fn: Callable[P, R], name: str, queue: str, priority: int, retry: Retry, timeout: float | None, result_ttl: float | None
+    ) -> None:
+        self.fn = fn
+        self.name = name
+        self.queue = queue
+        self.priority = priority
+        self.retry = retry
+        self.timeout = timeout  # seconds; None: the setting JOB_TIMEOUT
+        self.result_ttl = result_ttl  # seconds; None: the setting RESULT_TTL; 0: a success leaves no row
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self.signature = _signature(fn, name)
+        self.wants_job = "job" in inspect.signature(fn).parameters
+        self.__doc__ = fn.__doc__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+    def payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The arguments of a call by their names. Raises TaskError when they do not fit the function."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TaskError(f"task {self.name}: {error}") from error
+        named = dict(bound.arguments)
+        for parameter in self.signature.parameters.values():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                named.update(named.pop(parameter.name, {}))
+        return named
+
+    async def enqueue(
+        self,
+        *args: Any,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: Duration | None = None,
+        run_at: datetime | None = None,
+        key: str | None = None,
+        max_retries: int | None = None,
+        connection: AnyConnection | None = None,
+        **kwargs: Any,
+    ) -> int:
+        """Enqueue a call with these arguments and return the job's id; options as in `Queue.enqueue`."""
+        from workerd.queue import client
+
+        home = await client.default()
+        return await home.enqueue(
+            self, self.payload(*args, **kwargs), queue=queue, priority=priority, delay=delay, run_at=run_at, key=key,
+            max_retries=max_retries, connection=connection,
+        )  # fmt: skip
+
+    async def enqueue_many(self, payloads: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
+        """Enqueue one job for each payload (a mapping of argument names); options as in `Queue.enqueue_many`."""
+        from workerd.queue import client
+
+        home = await client.default()
+        return await home.enqueue_many(self, [self.payload(**p) for p in payloads], **options)
+
+
+@overload
+def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    *, name: str | None = None, queue: str = "default", priority: int = 0, retry: Retry | int | None = None,
+    timeout: Duration | None = None, result_ttl: Duration | None = None,
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...  # fmt: skip
+def task(
+    fn: Callable[..., Any] | None = None, /, *, name: str | None = None, queue: str = "default", priority: int = 0,
+    retry: Retry | int | None = None, timeout: Duration | None = None, result_ttl: Duration | None = None,
+) -> Any:  # fmt: skip
+    """Register a function as a task. Its name is the function's unless given. Raises TaskError for a wrong declaration."""
+
+    def register(fn: Callable[..., Any]) -> Task[..., Any]:
+        title = name or fn.__name__
+        declared = Task(
+            fn, title, queue, priority, Retry(retry) if isinstance(retry, int) else retry or Retry(),
+            _duration(title, "timeout", timeout), _duration(title, "result_ttl", result_ttl),
+        )  # fmt: skip
+        known = registry.get(title)
+        if known is not None and (known.fn.__module__, known.fn.__qualname__) != (fn.__module__, fn.__qualname__):
+            raise TaskError(f"two tasks are named {title}: {known.fn.__module__}.{known.fn.__qualname__} and {fn.__module__}.{fn.__qualname__}")
+        registry[title] = declared
+        return declared
+
+    return register if fn is None else register(fn)
+
+
+def _duration(task_name: str, option: str, value: Duration | None) -> float | None:
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise TaskError(f"task {task_name}: {option} {error}") from error
+
+
+def _signature(fn: Callable[..., Any], name: str) -> inspect.Signature:
+    """The parameters that a payload fills: all but `job`."""
+    signature = inspect.signature(fn)
+    kept = [p for p in signature.parameters.values() if p.name != "job"]
+    for p in kept:
+        if p.kind is inspect.Parameter.VAR_POSITIONAL:
+            raise TaskError(f"task {name}: *{p.name} cannot be carried, arguments of a job have names")
+        if p.name in OPTIONS:
+            raise TaskError(f"task {name}: the parameter {p.name} has the name of an option of enqueue, rename it")
+    return signature.replace(parameters=kept)
+
+
+def load_modules(modules: Iterable[str], app_dir: Path | None = None) -> dict[str, Task[..., Any]]:
+    """Import the modules that declare tasks, with `app_dir` first on the import path; returns the registry.
+
+    Raises TaskError, one line, when a module is missing, fails to import or is no module.
+    """
+    if app_dir is not None and str(app_dir) not in sys.path:
+        sys.path.insert(0, str(app_dir))
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (module + ".").startswith(error.name + "."):
+                raise TaskError(f"TASKS: {module} needs the module {error.name}, which is not installed") from error
+            raise TaskError(f"TASKS: no module {module} on the import path (APP_DIR is {app_dir or 'not set'})") from error
+        except TaskError:
+            raise
+        except Exception as error:  # a user's module may raise anything
+            raise TaskError(f"TASKS: importing {module} failed: {type(error).__name__}: {error}") from error
+    return registry
