@@ -59,6 +59,7 @@ class Claimer:
         self._accepting = True
         self._closing = False
         self._hungry = True  # there may be jobs: something said so since the last claim that found none
+        self._blocked = False  # the last claim met a job that waits for a free worker
         self._settle_at = 0.0
         self._tally_at = 0.0
         self._last_chance = max(1, settings.max_crashes - 1)
@@ -124,11 +125,16 @@ class Claimer:
         if len(self._finisher):
             for end in await self._finisher.flush(connection, self._holdings.node):
                 self._holdings.release(end.job)
+                if end.job.crashes >= self._last_chance:  # claims passed over others of its kind
+                    self._lows.want_sweep()
+                    self._hungry = True
         if monotonic() >= self._settle_at:
             await self._settle(connection)
         if monotonic() >= self._tally_at:
             await self._write_tallies(connection)
         await self._give_back_waiting(connection)
+        if self._blocked and self._free:
+            self._hungry = True
         if self._accepting and self._hungry:
             return await self._claim(connection) or bool(len(self._finisher))
         return bool(len(self._finisher))
@@ -140,8 +146,9 @@ class Claimer:
             return False
         node, n = self._holdings.new_lease()
         began = monotonic()
+        free = self._free
         answer = await claim(
-            connection, node, n, self._lows.targets(), batch, self._tasks, free=self._workers.idle > 0 and not len(self._backlog),
+            connection, node, n, self._lows.targets(), batch, self._tasks, free=free,
             alone=not any(job.crashes >= self._last_chance for job in self._workers.running()), last_chance=self._last_chance,
         )  # fmt: skip
         self._lows.learn(answer.lane, answer.last, monotonic() - began)
@@ -149,8 +156,14 @@ class Claimer:
             return True  # declared dead meanwhile: these jobs are somebody else's
         self._holdings.keep(answer.jobs)
         self._backlog.put(answer.jobs)
-        self._hungry = answer.lane is not None
+        self._blocked = answer.lane is not None and not answer.jobs and not free
+        self._hungry = answer.lane is not None and not self._blocked
         return self._hungry
+
+    @property
+    def _free(self) -> bool:
+        """Whether a worker waits for whom no job is claimed yet: jobs with a crash are not claimed ahead."""
+        return self._workers.idle > len(self._backlog)
 
     async def _settle(self, connection: Connection) -> None:
         """Compare what the database says that this node holds with what it knows: give the rest back, and stop what is to be cancelled."""

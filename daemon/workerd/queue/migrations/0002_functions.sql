@@ -96,8 +96,9 @@ BEGIN
 END $$;
 
 -- Claims up to a_batch jobs of the first of a_lanes that has any from its low bound on. No row: all lanes are empty.
--- One row without an id: that lane has only jobs that others hold; its pos is the highest one looked at.
--- A job with a crash is claimed alone and only when a_free; on its last chance only when a_alone (the node runs no other such job).
+-- One row without an id: that lane has nothing for this node now; its pos is the highest one that need not be looked at again.
+-- A job with a crash is claimed alone, and waits with what is behind it until the node says a_free; on its last chance it is passed over
+-- unless a_alone (the node runs no other such job).
 -- Payloads past 128 kB a call are left out: a large answer is sent before the commit, while the lane is locked.
 CREATE FUNCTION workerd.claim(
     a_node bigint, a_n bigint, a_lanes int[], a_lows bigint[], a_batch int, a_tasks text[], a_free boolean, a_alone boolean, a_last_chance int
@@ -130,12 +131,12 @@ BEGIN
     WITH seen AS MATERIALIZED (
         SELECT r.* FROM workerd.ready r
         WHERE r.lane = a_lane AND r.pos >= a_low AND NOT r.pos <@ taken AND r.task = ANY (a_tasks)
-            AND (r.crashes = 0 OR (a_free AND (r.crashes < a_last_chance OR a_alone)))
+            AND (r.crashes < a_last_chance OR a_alone)
         ORDER BY r.pos LIMIT a_batch),
     edge AS (SELECT min(pos) AS first, min(pos) FILTER (WHERE crashes > 0) AS crashed FROM seen),
     got AS MATERIALIZED (
         SELECT s.*, sum(pg_column_size(s.payload)) OVER (ORDER BY s.pos) AS bytes FROM seen s, edge e
-        WHERE e.crashed IS NULL OR s.pos < e.crashed OR (s.pos = e.crashed AND e.first = e.crashed)),
+        WHERE e.crashed IS NULL OR s.pos < e.crashed OR (s.pos = e.crashed AND e.first = e.crashed AND a_free)),
     mine AS (
         INSERT INTO workerd.lease (node, n, lane, tickets, last)
         SELECT a_node, a_n, a_lane, range_agg(int8range(pos, pos + 1)), max(pos) FROM got HAVING count(*) > 0)
@@ -143,8 +144,9 @@ BEGIN
         extract(epoch FROM clock_timestamp() - g.queued_at)::double precision, CASE WHEN g.bytes <= 131072 THEN g.payload::text END
     FROM got g ORDER BY g.pos;
     IF NOT FOUND THEN
-        RETURN QUERY SELECT a_lane, max(r.pos), NULL::bigint, NULL, NULL::int, NULL::int, NULL::smallint, NULL::smallint, NULL, NULL::double precision, NULL
-        FROM workerd.ready r WHERE r.lane = a_lane;
+        RETURN QUERY SELECT a_lane, coalesce(
+            min(r.pos) FILTER (WHERE r.crashes > 0 AND NOT a_free AND NOT r.pos <@ taken AND r.task = ANY (a_tasks)) - 1, max(r.pos)), NULL::bigint, NULL, NULL::int, NULL::int, NULL::smallint, NULL::smallint, NULL, NULL::double precision, NULL
+        FROM workerd.ready r WHERE r.lane = a_lane AND r.pos >= a_low;
     END IF;
 END $$;
 
