@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
     from workerd.errors import JobError, JobFailed, PayloadError, TaskError, WorkerdError
     from workerd.job import Job
     from workerd.outcomes import Discard, RetryAfter, Snooze
     from workerd.queue.client import Queue
     from workerd.retry import Retry
     from workerd.tasks import Task, task
-
-__version__ = _version("workerd")
 
 _HOME = {
     "Discard": "workerd.outcomes",
@@ -52,6 +50,10 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import on first use: `workerctl --help` must not pay for the database driver."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("workerd")
     if name not in _HOME:
         raise AttributeError(f"module 'workerd' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

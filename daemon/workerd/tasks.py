@@ -12,7 +12,7 @@ from workerd.retry import Retry
 from workerd.units import Duration, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -139,7 +139,7 @@ def _signature(fn: Callable[..., Any], name: str) -> inspect.Signature:
     return signature.replace(parameters=kept)
 
 
-def load_modules(modules: Iterable[str], app_dir: Path | None = None) -> dict[str, Task[..., Any]]:
+def load_modules(modules: Collection[str], app_dir: Path | None = None) -> dict[str, Task[..., Any]]:
     """Import the modules that declare tasks, with `app_dir` first on the import path; returns the registry.
 
     Raises TaskError, one line, when a module is missing, fails to import or is no module.
@@ -157,4 +157,6 @@ def load_modules(modules: Iterable[str], app_dir: Path | None = None) -> dict[st
             raise
         except Exception as error:  # a user's module may raise anything
             raise TaskError(f"TASKS: importing {module} failed: {type(error).__name__}: {error}") from error
+    if not registry:
+        raise TaskError(f"TASKS: {', '.join(modules)} declares no task: decorate a function with @task")
     return registry

@@ -102,7 +102,7 @@ class Daemon:
             for migration in await migrate.upgrade(connection):
                 log.info("schema: applied migration %s %s", migration.version, migration.name)
             await prune.add_days(connection, ttls(self._settings, self._tasks))
-            await node.declare_tasks(connection, [(t.name, t.queue, t.priority) for t in self._tasks.values()])
+            await node.declare_tasks(connection, self._tasks.values(), self._settings.max_retries)
         finally:
             await connection.close()
 
@@ -182,7 +182,11 @@ class Daemon:
 
     def _reborn_threadsafe(self) -> Callable[[int], None]:
         loop = asyncio.get_running_loop()
-        return lambda node_id: loop.call_soon_threadsafe(self._reborn, node_id)
+
+        def tell(node_id: int) -> None:
+            loop.call_soon_threadsafe(self._reborn, node_id)
+
+        return tell
 
     def _reborn(self, node_id: int) -> None:
         """This node was declared dead: nothing that it held is its own any more."""

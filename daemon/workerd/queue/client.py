@@ -258,3 +258,5 @@ async def _asked(answer: Any) -> Any:
         raise PayloadError(str(error)) from error
     except asyncpg.UndefinedFunctionError as error:
         raise DatabaseError("the database has no queue yet: start a daemon or run `workerctl db upgrade`") from error
+    except (asyncpg.InsufficientPrivilegeError, *CONNECTION_ERRORS) as error:
+        raise DatabaseError(f"the database did not do it: {str(error) or type(error).__name__}") from error

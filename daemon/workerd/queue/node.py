@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from workerd.tasks import Task
     from workerd.queue.database import Connection
 
 _REGISTER = """
@@ -22,9 +25,9 @@ _LEAVE = """
     WHERE id = $1 AND dead_at IS NULL
 """
 _DECLARE_TASKS = """
-    INSERT INTO workerd.task (name, queue, priority) SELECT * FROM unnest($1::text[], $2::text[], $3::int[])
-    ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, priority = excluded.priority
-    WHERE (task.queue, task.priority) IS DISTINCT FROM (excluded.queue, excluded.priority)
+    INSERT INTO workerd.task (name, queue, priority, max_retries) SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::int[])
+    ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, priority = excluded.priority, max_retries = excluded.max_retries
+    WHERE (task.queue, task.priority, task.max_retries) IS DISTINCT FROM (excluded.queue, excluded.priority, excluded.max_retries)
 """
 
 
@@ -72,10 +75,10 @@ async def register(connection: Connection, node: int, about: Registration, *, wo
         )  # fmt: skip
 
 
-async def declare_tasks(connection: Connection, tasks: list[tuple[str, str, int]]) -> None:
-    """Let the database know (name, queue, priority) of each task, for enqueues from SQL."""
-    names, queues, priorities = zip(*sorted(tasks), strict=True) if tasks else ((), (), ())
-    await connection.execute(_DECLARE_TASKS, list(names), list(queues), list(priorities))
+async def declare_tasks(connection: Connection, tasks: Iterable[Task[..., Any]], max_retries: int) -> None:
+    """Let the database know queue, priority and retries (by default `max_retries`) of each task: for enqueues from SQL, and for people."""
+    rows = sorted((t.name, t.queue, t.priority, max_retries if t.retry.max is None else t.retry.max) for t in tasks)
+    await connection.execute(_DECLARE_TASKS, *(list(column) for column in zip(*rows, strict=True)))
 
 
 async def beat(connection: Connection, node: int, figures: Figures) -> bool:

@@ -21,7 +21,8 @@ CREATE TABLE workerd.lane (
 CREATE TABLE workerd.task (
     name text PRIMARY KEY CHECK (name <> '' AND length(name) <= 200),
     queue text NOT NULL,
-    priority smallint NOT NULL
+    priority smallint NOT NULL,
+    max_retries smallint NOT NULL
 );
 
 CREATE TABLE workerd.node (

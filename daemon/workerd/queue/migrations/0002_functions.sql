@@ -54,7 +54,8 @@ CREATE FUNCTION workerd.enqueue(
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    declared record;
+    declared_queue text;
+    declared_priority int;
     to_lane int;
     due timestamptz := coalesce(enqueue.run_at, now() + enqueue.delay);
     new_id bigint;
@@ -68,11 +69,9 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF enqueue.queue IS NULL OR enqueue.priority IS NULL THEN
-        SELECT t.queue, t.priority INTO declared FROM workerd.task t WHERE t.name = enqueue.task;
-    ELSE
-        SELECT NULL AS queue, NULL AS priority INTO declared;
+        SELECT t.queue, t.priority INTO declared_queue, declared_priority FROM workerd.task t WHERE t.name = enqueue.task;
     END IF;
-    to_lane := workerd.lane_of(coalesce(enqueue.queue, declared.queue, 'default'), coalesce(enqueue.priority, declared.priority, 0));
+    to_lane := workerd.lane_of(coalesce(enqueue.queue, declared_queue, 'default'), coalesce(enqueue.priority, declared_priority, 0));
     new_id := nextval('workerd.job_id');
     IF enqueue.key IS NOT NULL THEN
         LOOP
@@ -422,17 +421,27 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Every job, wherever it is; the running attempt counts as begun.
+CREATE VIEW workerd.job AS
+SELECT r.id, r.task, l.queue, CASE WHEN e.node IS NULL THEN 'queued' ELSE 'running' END AS state, l.priority::int AS priority, r.payload,
+    NULL::jsonb AS result, NULL::text AS error, r.attempt + (e.node IS NOT NULL)::int AS attempt, r.failures,
+    coalesce(r.max_retries, t.max_retries)::int AS max_retries, p.fraction AS progress, p.message, r.key, r.enqueued_at, r.queued_at AS run_at,
+    e.claimed_at AS started_at, NULL::timestamptz AS finished_at, n.name AS node, r.attempts
+FROM workerd.ready r JOIN workerd.lane l ON l.id = r.lane LEFT JOIN workerd.task t ON t.name = r.task
+LEFT JOIN workerd.lease e ON e.lane = r.lane AND e.last >= r.pos AND e.tickets @> r.pos
+LEFT JOIN workerd.node n ON n.id = e.node LEFT JOIN workerd.progress p ON p.id = r.id
+UNION ALL
+SELECT s.id, s.task, l.queue, 'scheduled', l.priority, s.payload, NULL, s.attempts -> -1 ->> 'error', s.attempt, s.failures,
+    coalesce(s.max_retries, t.max_retries), NULL, NULL, s.key, s.enqueued_at, s.run_at, NULL, NULL, NULL, s.attempts
+FROM workerd.scheduled s JOIN workerd.lane l ON l.id = s.lane LEFT JOIN workerd.task t ON t.name = s.task
+UNION ALL
+SELECT h.id, h.task, l.queue, h.state, l.priority, h.payload, h.result, h.error, h.attempt, h.failures,
+    coalesce(h.max_retries, t.max_retries), h.progress, NULL, h.key, h.enqueued_at, h.queued_at, h.started_at, h.finished_at, n.name, h.attempts
+FROM workerd.history h JOIN workerd.lane l ON l.id = h.lane LEFT JOIN workerd.task t ON t.name = h.task LEFT JOIN workerd.node n ON n.id = h.node;
+
 CREATE VIEW workerd.task_queue AS
-SELECT r.id, r.task AS task_type, CASE WHEN e.node IS NULL THEN 'queued' ELSE 'running' END AS status, l.priority::int AS priority, r.payload,
-    NULL::jsonb AS result, NULL::text AS error_message, r.attempt + (e.node IS NOT NULL)::int AS attempt, r.max_retries::int AS max_retries,
-    r.enqueued_at AS created_at, e.claimed_at AS started_at, NULL::timestamptz AS completed_at, n.name AS worker
-FROM workerd.ready r JOIN workerd.lane l ON l.id = r.lane
-LEFT JOIN workerd.lease e ON e.lane = r.lane AND e.last >= r.pos AND e.tickets @> r.pos LEFT JOIN workerd.node n ON n.id = e.node
-UNION ALL
-SELECT s.id, s.task, 'scheduled', l.priority, s.payload, NULL, s.attempts -> -1 ->> 'error', s.attempt, s.max_retries, s.enqueued_at, NULL, NULL, NULL
-FROM workerd.scheduled s JOIN workerd.lane l ON l.id = s.lane
-UNION ALL
-SELECT h.id, h.task, h.state, l.priority, h.payload, h.result, h.error, h.attempt, h.max_retries, h.enqueued_at, h.started_at, h.finished_at, n.name
-FROM workerd.history h JOIN workerd.lane l ON l.id = h.lane LEFT JOIN workerd.node n ON n.id = h.node;
+SELECT id, task AS task_type, state AS status, priority, payload, result, error AS error_message, attempt, max_retries,
+    enqueued_at AS created_at, started_at, finished_at AS completed_at, node AS worker
+FROM workerd.job;
 
 SELECT workerd.add_history_days('{604800, 2592000}');

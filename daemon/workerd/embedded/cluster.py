@@ -1,0 +1,240 @@
+"""The cluster: made, started, found and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from workerd.embedded import binaries
+from workerd.embedded.place import Place, locate, prepare, usable
+from workerd.errors import EmbeddedError
+from workerd.queue.database import CONNECTION_ERRORS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+START_LIMIT = 60.0  # seconds; recovery after a crash takes its time
+STOP_LIMIT = 60.0
+MAX_LOG = 10_000_000  # bytes at which the server's log is rotated, at a start
+ROLE = DATABASE = "workerd"
+
+CONFIGURATION = """\
+# Written by workerd at each start of the server; put your own settings into postgresql.conf, below the line that includes this file.
+listen_addresses = ''
+unix_socket_directories = '{sockets}'
+unix_socket_permissions = 0700
+max_connections = 100
+shared_buffers = 64MB
+autovacuum_naptime = 10s
+jit = off
+max_parallel_workers_per_gather = 0
+wal_level = minimal
+max_wal_senders = 0
+max_wal_size = 512MB
+log_min_messages = error
+log_min_error_statement = panic
+log_checkpoints = off
+timezone = 'UTC'
+log_timezone = 'UTC'
+"""
+
+
+def start(state_dir: Path) -> str:
+    """The DSN of the running cluster of this state directory; makes and starts it when needed. Blocks for up to a minute.
+
+    Safe to call from several processes at once. Raises EmbeddedError, one line.
+    """
+    place = locate(state_dir)
+    if not _answers(place):
+        prepare(place)
+        with _locked(place):
+            if not _answers(place):
+                programs = usable(binaries.find(), place)
+                _check_version(place, programs)
+                if not place.data.exists():
+                    _make(place, programs)
+                _start_server(place, programs)
+    return _dsn(place)
+
+
+def is_running(state_dir: Path) -> bool:
+    """Whether the cluster of this state directory answers."""
+    return _answers(locate(state_dir))
+
+
+def stop_if_unused(state_dir: Path) -> bool:
+    """Stop the cluster unless somebody is connected to it; whether it does not run now. Raises EmbeddedError when it does not stop."""
+    place = locate(state_dir)
+    if not _answers(place):
+        return True
+    with _locked(place):
+        pid = _server_pid(place)
+        if pid is None:
+            return True
+        if asyncio.run(_others(_dsn(place))):
+            return False
+        os.kill(pid, signal.SIGINT)
+        _wait_until_gone(place, pid)
+    return True
+
+
+def _dsn(place: Place) -> str:
+    return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(place.sockets), safe='')}"
+
+
+def _answers(place: Place) -> bool:
+    """Whether a server listens and is ready."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(place.socket))
+        except OSError:
+            return False
+    return _pid_lines(place)[7:8] == ["ready"]
+
+
+def _pid_lines(place: Place) -> list[str]:
+    """The server's own PID file: PID first, on the eighth line its state."""
+    try:
+        return [line.strip() for line in (place.data / "postmaster.pid").read_text().splitlines()]
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def _server_pid(place: Place) -> int | None:
+    """The PID of the server on this data directory, when it lives: a PID file may be older than the last boot."""
+    lines = _pid_lines(place)
+    if not lines or not lines[0].isdigit():
+        return None
+    pid = int(lines[0])
+    try:
+        ours = os.readlink(f"/proc/{pid}/cwd") == str(place.data)
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        return None
+    return pid if ours else None
+
+
+@contextmanager
+def _locked(place: Place) -> Iterator[None]:
+    fd = os.open(place.home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _check_version(place: Place, programs: Path) -> None:
+    try:
+        made_by = (place.data / "PG_VERSION").read_text().strip()
+    except FileNotFoundError:
+        return
+    installed = binaries.major(programs)
+    if made_by != str(installed):
+        raise EmbeddedError(
+            f"the cluster in {place.data} was made by PostgreSQL {made_by}, installed is {installed}: install that version, or dump the data with it, "
+            "move the directory away and load the dump"
+        )
+
+
+def _make(place: Place, programs: Path) -> None:
+    """initdb into a temporary name, so that there is a whole cluster or none."""
+    new = place.home / "data.new"
+    shutil.rmtree(new, ignore_errors=True)
+    _tool(place, programs / "initdb", "-D", str(new), "-U", ROLE, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-instructions")
+    with (new / "postgresql.conf").open("a") as file:
+        file.write("\ninclude 'workerd.conf'\n")
+    _configure(place, new)
+    _tool(place, programs / "postgres", "--single", "-D", str(new), "postgres", text=f"CREATE DATABASE {DATABASE}\n")
+    new.rename(place.data)
+
+
+def _configure(place: Place, data: Path) -> None:
+    file = data / "workerd.conf"
+    file.write_text(CONFIGURATION.format(sockets=str(place.sockets).replace("'", "''")))
+    if place.user:
+        os.chown(file, place.user.pw_uid, place.user.pw_gid)
+
+
+def _tool(place: Place, *command: object, text: str = "") -> None:
+    done = subprocess.run([str(part) for part in command], input=text, capture_output=True, text=True, cwd=place.home, check=False, **_as_user(place))
+    if done.returncode:
+        shutil.rmtree(place.home / "data.new", ignore_errors=True)
+        said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if "rror" in line or "FATAL" in line or "No space" in line]
+        raise EmbeddedError(f"the embedded PostgreSQL cannot be made in {place.home}: {said[-1] if said else f'initdb exited with {done.returncode}'}")
+
+
+def _as_user(place: Place) -> dict[str, object]:
+    environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
+    if place.user is None:
+        return {"env": environment}
+    return {"env": {**environment, "HOME": str(place.home)}, "user": place.user.pw_uid, "group": place.user.pw_gid, "extra_groups": []}
+
+
+def _start_server(place: Place, programs: Path) -> None:
+    if _server_pid(place) is None:
+        (place.data / "postmaster.pid").unlink(missing_ok=True)  # its PID may be another program's by now: the server would refuse
+    try:
+        _configure(place, place.data)
+        if place.log.exists() and place.log.stat().st_size > MAX_LOG:
+            place.log.rename(place.log.with_suffix(".log.1"))
+        with place.log.open("ab") as log:
+            begun = log.tell()
+            server = subprocess.Popen(
+                [programs / "postgres", "-D", place.data], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=place.home,
+                **_as_user(place),
+            )  # fmt: skip
+    except OSError as error:
+        raise EmbeddedError(f"the embedded PostgreSQL in {place.home} cannot be started: {error.strerror}: {error.filename}") from error
+    limit = time.monotonic() + START_LIMIT
+    while not _answers(place):
+        if server.poll() is not None:
+            raise EmbeddedError(f"the embedded PostgreSQL did not start: {_last_words(place, begun)} (its log is {place.log})")
+        if time.monotonic() > limit:
+            raise EmbeddedError(f"the embedded PostgreSQL was not ready within {START_LIMIT:.0f} s (its log is {place.log})")
+        time.sleep(0.01)
+    server.returncode = 0  # it outlives us on purpose: no warning about a child that still runs
+
+
+def _last_words(place: Place, begun: int) -> str:
+    with place.log.open("rb") as log:
+        log.seek(begun)
+        lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    fatal = [line for line in lines if "FATAL" in line or "PANIC" in line]
+    return (fatal or lines or ["it said nothing"])[-1]
+
+
+async def _others(dsn: str) -> int:
+    """How many other clients are connected."""
+    import asyncpg
+
+    try:
+        connection = await asyncpg.connect(dsn, timeout=5)
+        try:
+            count: int = await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+        finally:
+            await connection.close()
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+        raise EmbeddedError(f"the embedded PostgreSQL does not answer: {error}") from error
+    return count
+
+
+def _wait_until_gone(place: Place, pid: int) -> None:
+    limit = time.monotonic() + STOP_LIMIT
+    while _server_pid(place) == pid:
+        if time.monotonic() > limit:
+            raise EmbeddedError(f"the embedded PostgreSQL (PID {pid}) did not stop within {STOP_LIMIT:.0f} s (its log is {place.log})")
+        time.sleep(0.02)

@@ -1,0 +1,1 @@
+"""workerctl: operates the daemon and looks after its queue."""

@@ -1,0 +1,61 @@
+"""The front door of workerctl: one line for each error, and the exit code that scripts rely on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from workerd.errors import ConfigError, NotRunning, TaskError, WorkerdError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FAILED, USAGE, NOT_RUNNING = 1, 2, 3
+TOP_LEVEL = ("--help", "-h", "--version", "--install-completion", "--show-completion")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command; exits 0 fine, 1 failed, 2 wrong usage, 3 not running."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except ConfigError as error:
+        code = _fail(error.problems, USAGE)
+    except NotRunning as error:
+        code = _fail((str(error),), NOT_RUNNING)
+    except WorkerdError as error:
+        code = _fail((str(error),), USAGE if isinstance(error, TaskError) else FAILED)
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing more to say at exit
+        code = 0
+    sys.exit(code)
+
+
+def _run(words: list[str]) -> int:
+    from workerctl import context
+    from workerctl.app import app
+
+    asks_help = not words or words[0] in TOP_LEVEL or "_WORKERCTL_COMPLETE" in os.environ
+    rest = words if asks_help else context.take_settings(words)
+    try:
+        code: Any = app(rest, prog_name="workerctl", standalone_mode=False)
+    except Exception as error:
+        told = getattr(error, "format_message", None)  # what typer raises for wrong usage
+        if told is None:
+            raise
+        return _fail((" ".join(str(told()).split()) + " (see workerctl --help)",), USAGE)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(lines: Sequence[str], code: int) -> int:
+    for line in lines:
+        print("workerctl:", " ".join(line.split()), file=sys.stderr)  # noqa: T201 - the one line
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""The command table."""
+
+from __future__ import annotations
+
+import typer
+
+from workerctl.commands import daemon, database, enqueue, jobs, logs, nodes, queues, setup, stats
+
+app = typer.Typer(
+    help="Operates the worker daemon and its queue.", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    epilog="Every setting can be given as a flag to any command, e.g. --workers 4 or --database-url …; `workerctl config` lists them. "
+    "Example: workerctl start 4 && workerctl status",
+)  # fmt: skip
+
+for group in (daemon, stats, logs, enqueue, setup):
+    for command in group.commands:
+        app.command(context_settings=getattr(command, "context_settings", None))(command)
+app.add_typer(jobs.app, name="jobs", help="List, show, retry, cancel, delete and await jobs.")
+app.add_typer(queues.app, name="queues", help="List, pause and resume queues.")
+app.add_typer(nodes.app, name="nodes", help="The daemons of this database, on every host.")
+app.add_typer(database.app, name="db", help="The schema in the database.")
+
+
+@app.callback(invoke_without_command=True)
+def root(version: bool = typer.Option(False, "--version", help="Print the version and the schema's number.")) -> None:
+    """Operates the worker daemon and its queue."""
+    if version:
+        from workerctl.render import say
+        from workerd import __version__
+        from workerd.queue.migrate import latest
+
+        say(f"workerctl {__version__}, schema {latest()}")
+        raise typer.Exit

@@ -1,0 +1,96 @@
+"""What every command needs: the settings from its flags, and a way to the database. Heavy modules are imported at first use."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    from workerd.config import Configuration, Settings
+    from workerd.queue.client import Queue
+
+T = TypeVar("T")
+
+_flags: dict[str, str] = {}
+_file: Path | None = None
+
+
+def take_settings(words: list[str]) -> list[str]:
+    """Take `--config` and the flag of every setting out of a command line, wherever they stand; returns the rest.
+
+    Raises ConfigError when one lacks its value.
+    """
+    import argparse
+
+    from workerd import config
+    from workerd.errors import ConfigError
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> Any:
+            raise ConfigError(message)
+
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=Path)
+    config.add_flags(parser)
+    found, rest = parser.parse_known_args(words)
+    global _file
+    _file = found.config
+    _flags.clear()
+    _flags.update(config.flags_of(found))
+    return rest
+
+
+def set_flag(name: str, value: str) -> None:
+    """Give a setting as if by its flag: for arguments such as the N of `start N`."""
+    _flags[name] = value
+
+
+def flags() -> list[str]:
+    """The settings given on the command line, as flags for `workerd`."""
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in _flags.items()]
+    return [*([f"--config={_file}"] if _file else []), *given]
+
+
+def configuration() -> Configuration:
+    """All settings. Raises ConfigError."""
+    from workerd import config
+
+    return config.load(_flags, _file)
+
+
+def settings() -> Settings:
+    """The values of all settings. Raises ConfigError."""
+    return configuration().settings
+
+
+@asynccontextmanager
+async def queue(*, upgrade: bool = True) -> AsyncIterator[Queue]:
+    """The queue of the settings; an embedded database is started when needed, and a new one gets its schema."""
+    import asyncio
+
+    from workerd.locate import locate
+    from workerd.queue import migrate
+    from workerd.queue.client import Queue
+    from workerd.queue.database import connect
+
+    where = await asyncio.to_thread(locate, settings())
+    if upgrade:
+        connection = await connect(where.direct, "workerctl worker")
+        try:
+            migrate.check(await migrate.current(connection))
+            if not await migrate.current(connection):
+                await migrate.upgrade(connection)
+        finally:
+            await connection.close()
+    async with Queue.connect(where.url, pool_size=2, pooled=where.pooled, name="workerctl worker") as opened:
+        yield opened
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end."""
+    import asyncio
+
+    return asyncio.run(work)
