@@ -22,7 +22,9 @@ def read_xml(data: bytes) -> Invoice:
         return _read_ubl(root)
     if kind in CII_ROOTS:
         return _read_cii(root)
-    raise Unreadable(f"the XML is no invoice: its root element is {kind}, expected is one of {', '.join(UBL_ROOTS + CII_ROOTS)}")
+    raise Unreadable(
+        f"the XML is no invoice: its root element is {kind}, expected is one of {', '.join(UBL_ROOTS + CII_ROOTS)}"
+    )
 
 
 def _parse(data: bytes) -> _Element:
@@ -30,7 +32,15 @@ def _parse(data: bytes) -> _Element:
 
     if len(data) > MAX_XML:
         raise Unreadable(f"the XML has {len(data):,} bytes, the limit is {MAX_XML:,}")
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, dtd_validation=False, huge_tree=False, remove_comments=True, remove_pis=True)
+    parser = etree.XMLParser(
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        dtd_validation=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
     try:
         root = etree.fromstring(data.lstrip(), parser)
     except (etree.XMLSyntaxError, ValueError) as error:
@@ -49,8 +59,11 @@ def _read_ubl(root: _Element) -> Invoice:
         currency=parse_currency(_text(root, "DocumentCurrencyCode")),
         seller=_ubl_party(root, "AccountingSupplierParty"),
         buyer=_ubl_party(root, "AccountingCustomerParty"),
-        total=parse_amount(_text(root, "LegalMonetaryTotal/TaxInclusiveAmount") or _text(root, "LegalMonetaryTotal/PayableAmount")),
-        type=clean(_text(root, "InvoiceTypeCode") or _text(root, "CreditNoteTypeCode")) or ("381" if _local(root) == "CreditNote" else "380"),
+        total=parse_amount(
+            _text(root, "LegalMonetaryTotal/TaxInclusiveAmount") or _text(root, "LegalMonetaryTotal/PayableAmount")
+        ),
+        type=clean(_text(root, "InvoiceTypeCode") or _text(root, "CreditNoteTypeCode"))
+        or ("381" if _local(root) == "CreditNote" else "380"),
     )
 
 
@@ -66,7 +79,9 @@ def _read_cii(root: _Element) -> Invoice:
     trade = _first(root, "SupplyChainTradeTransaction", "SpecifiedSupplyChainTradeTransaction")
     agreement = _first(trade, "ApplicableHeaderTradeAgreement", "ApplicableSupplyChainTradeAgreement")
     settlement = _first(trade, "ApplicableHeaderTradeSettlement", "ApplicableSupplyChainTradeSettlement")
-    sums = _first(settlement, "SpecifiedTradeSettlementHeaderMonetarySummation", "SpecifiedTradeSettlementMonetarySummation")
+    sums = _first(
+        settlement, "SpecifiedTradeSettlementHeaderMonetarySummation", "SpecifiedTradeSettlementMonetarySummation"
+    )
     currency = parse_currency(_text(settlement, "InvoiceCurrencyCode"))
     return Invoice(
         source="cii",
@@ -81,14 +96,16 @@ def _read_cii(root: _Element) -> Invoice:
 
 
 def _cii_party(agreement: _Element | None, role: str) -> str | None:
-    return clean(_text(agreement, f"{role}/Name")) or clean(_text(agreement, f"{role}/SpecifiedLegalOrganization/TradingBusinessName"))
+    return clean(_text(agreement, f"{role}/Name")) or clean(
+        _text(agreement, f"{role}/SpecifiedLegalOrganization/TradingBusinessName")
+    )
 
 
 def _amount(sums: _Element | None, name: str, currency: str | None) -> str | None:
     """The amount in the invoice's currency where there are several."""
     amounts = [] if sums is None else [e for e in sums if _local(e) == name]
     fitting = [e for e in amounts if e.get("currencyID") == currency] or amounts
-    return fitting[0].text if fitting else None
+    return str(fitting[0].text or "") if fitting else None
 
 
 def _first(parent: _Element | None, *names: str) -> _Element | None:
@@ -102,7 +119,7 @@ def _text(parent: _Element | None, path: str) -> str | None:
     element = parent
     for name in path.split("/"):
         element = _first(element, name)
-    return None if element is None else "".join(element.itertext())
+    return None if element is None else "".join(str(part) for part in element.itertext())
 
 
 def _local(element: _Element) -> str:

@@ -20,7 +20,10 @@ class ServiceError(Exception):
 
 
 def check(response: httpx.Response, service: str) -> None:
-    """Return when the answer is good. Raises RetryAfter when the service says when, ServiceError when it may work later, Discard when it will not."""
+    """Return when the answer is good.
+
+    Raises RetryAfter when the service says when, ServiceError when it may work later, Discard when it will not.
+    """
     status = response.status_code
     if status < 400:
         return
@@ -37,7 +40,11 @@ def retry_after(header: str | None) -> float | None:
     if header is None:
         return None
     try:
-        seconds = float(header) if header.strip().isdigit() else (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
+        seconds = (
+            float(header)
+            if header.strip().isdigit()
+            else (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
+        )
     except (ValueError, TypeError):
         return None
     return min(max(seconds, 0.0), LONGEST_WAIT)

@@ -34,7 +34,11 @@ class Invoice:
 
     def completed_by(self, other: Invoice) -> Invoice:
         """This invoice with the fields it lacks taken from another one, whose source it then names."""
-        found = {name: getattr(other, name) for name in FIELDS if getattr(self, name) is None and getattr(other, name) is not None}
+        found = {
+            name: getattr(other, name)
+            for name in FIELDS
+            if getattr(self, name) is None and getattr(other, name) is not None
+        }
         return replace(self, **found, source=other.source) if found else self
 
     def as_dict(self) -> dict[str, str | None]:

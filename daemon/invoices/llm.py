@@ -33,7 +33,11 @@ async def ask(text: str) -> Invoice:
     }
     try:
         async with httpx.AsyncClient(timeout=TIMEOUT) as client:
-            response = await client.post(f"{base}/chat/completions", json=body, headers={"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"})
+            response = await client.post(
+                f"{base}/chat/completions",
+                json=body,
+                headers={"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"},
+            )
     except httpx.HTTPError as error:
         raise ServiceError(f"the chat endpoint does not answer: {type(error).__name__} {error}".strip()) from error
     check(response, "the chat endpoint")
@@ -45,11 +49,19 @@ def _read(response: Any) -> Invoice:
         content = response.json()["choices"][0]["message"]["content"]
         answer = json.loads(content)
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise Discard(f"the chat endpoint's answer is not what was asked for: {' '.join(response.text.split())[:200]}") from error
+        raise Discard(
+            f"the chat endpoint's answer is not what was asked for: {' '.join(response.text.split())[:200]}"
+        ) from error
     if not isinstance(answer, dict):
         raise Discard("the chat endpoint's answer is no JSON object")
     given = {name: str(answer[name]) if answer.get(name) is not None else None for name in FIELDS}
     return Invoice(
-        "llm", clean(given["number"]), parse_date(given["date"]), parse_currency(given["currency"]), clean(given["seller"]), clean(given["buyer"]),
-        parse_amount(given["total"]), given["type"] if given["type"] in ("380", "381", "384", "389") else None,
-    )  # fmt: skip
+        "llm",
+        clean(given["number"]),
+        parse_date(given["date"]),
+        parse_currency(given["currency"]),
+        clean(given["seller"]),
+        clean(given["buyer"]),
+        parse_amount(given["total"]),
+        given["type"] if given["type"] in ("380", "381", "384", "389") else None,
+    )

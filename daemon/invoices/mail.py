@@ -18,10 +18,24 @@ if TYPE_CHECKING:
 MAX_MAIL = 100_000_000  # bytes
 MAX_ATTACHMENTS = 100
 KINDS = {
-    "application/pdf": ".pdf", "application/xml": ".xml", "text/xml": ".xml", "image/png": ".png", "image/jpeg": ".jpg", "image/tiff": ".tif",
+    "application/pdf": ".pdf",
+    "application/xml": ".xml",
+    "text/xml": ".xml",
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/tiff": ".tif",
     "image/webp": ".webp",
-}  # fmt: skip
-ENDINGS = {".pdf": ".pdf", ".xml": ".xml", ".png": ".png", ".jpg": ".jpg", ".jpeg": ".jpg", ".tif": ".tif", ".tiff": ".tif", ".webp": ".webp"}
+}
+ENDINGS = {
+    ".pdf": ".pdf",
+    ".xml": ".xml",
+    ".png": ".png",
+    ".jpg": ".jpg",
+    ".jpeg": ".jpg",
+    ".tif": ".tif",
+    ".tiff": ".tif",
+    ".webp": ".webp",
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,11 @@ def _attachments(message: EmailMessage) -> Iterator[Attachment]:
         if part.is_multipart():
             continue
         ending = _ending(part)
-        if ending is None or (part.get_content_disposition() != "attachment" and part.get_filename() is None and not part.get_content_type().endswith("pdf")):
+        if ending is None or (
+            part.get_content_disposition() != "attachment"
+            and part.get_filename() is None
+            and not part.get_content_type().endswith("pdf")
+        ):
             continue
         content = part.get_payload(decode=True)
         if isinstance(content, bytes) and content:

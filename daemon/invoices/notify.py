@@ -26,13 +26,20 @@ async def send_mail(to: str, subject: str, text: str) -> None:
     if url.scheme not in ("smtp", "smtps") or not url.hostname:
         raise Discard("SMTP_URL is no address such as smtp://user:password@host:587?starttls=1")
     options = parse_qs(url.query, keep_blank_values=True)
-    sender = options.get("from", [unquote(url.username or "") if "@" in unquote(url.username or "") else f"invoices@{url.hostname}"])[0]
+    sender = options.get(
+        "from", [unquote(url.username or "") if "@" in unquote(url.username or "") else f"invoices@{url.hostname}"]
+    )[0]
     try:
         await aiosmtplib.send(
-            _message(sender, to, subject, text), hostname=url.hostname, port=url.port, use_tls=url.scheme == "smtps",
+            _message(sender, to, subject, text),
+            hostname=url.hostname,
+            port=url.port,
+            use_tls=url.scheme == "smtps",
             start_tls=True if "starttls" in options else None if url.scheme == "smtp" else False,
-            username=unquote(url.username) if url.username else None, password=unquote(url.password) if url.password else None, timeout=TIMEOUT,
-        )  # fmt: skip
+            username=unquote(url.username) if url.username else None,
+            password=unquote(url.password) if url.password else None,
+            timeout=TIMEOUT,
+        )
     except aiosmtplib.SMTPResponseException as error:
         if error.code >= 500:
             raise Discard(f"the mail server refused: {error.code} {error.message}") from error

@@ -29,7 +29,9 @@ def read_scan(path: Path, *, pdf: bool) -> str:
 def _read_picture(path: Path) -> str:
     command = ["tesseract", str(path), "stdout", "-l", _languages(), "--psm", "6"]
     try:
-        return subprocess.run(command, capture_output=True, check=True, timeout=PAGE_LIMIT).stdout.decode(errors="replace")
+        return subprocess.run(command, capture_output=True, check=True, timeout=PAGE_LIMIT).stdout.decode(
+            errors="replace"
+        )
     except subprocess.TimeoutExpired:
         raise Unreadable(f"tesseract did not read a page within {PAGE_LIMIT} s") from None
     except subprocess.CalledProcessError as error:

@@ -89,7 +89,9 @@ def pictures_of(path: Path, folder: Path) -> list[Path]:
         try:
             for number in range(min(len(document), OCR_PAGES)):
                 page = document[number]
-                scale = min(OCR_SCALE, 5000 / max(page.get_width(), page.get_height(), 1))  # a page of ten metres is an attack
+                scale = min(
+                    OCR_SCALE, 5000 / max(page.get_width(), page.get_height(), 1)
+                )  # a page of ten metres is an attack
                 file = folder / f"{number}.png"
                 page.render(scale=scale).to_pil().save(file)
                 written.append(file)

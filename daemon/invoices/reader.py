@@ -34,7 +34,13 @@ class Reading:
 async def read(path: Path) -> Reading:
     """Read a document. Raises Unreadable with the reason."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "invoices.reader", str(path), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        sys.executable,
+        "-m",
+        "invoices.reader",
+        str(path),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
     )
     try:
         async with asyncio.timeout(LIMIT):
@@ -47,7 +53,9 @@ async def read(path: Path) -> Reading:
             await child.wait()
     if child.returncode:
         how = f"signal {-child.returncode}" if child.returncode < 0 else f"exit {child.returncode}"
-        raise Unreadable(f"the program that reads it was ended by its limits ({how}): the file is damaged or made to be hard to read")
+        raise Unreadable(
+            f"the program that reads it was ended by its limits ({how}): the file is damaged or made to be hard to read"
+        )
     told = json.loads(out)
     if "error" in told:
         raise Unreadable(told["error"])
@@ -80,9 +88,18 @@ def kind_of(data: bytes) -> str | None:
     head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
     if b"%PDF-" in data[:1024]:
         return PDF
-    if head[:3] == b"\xff\xd8\xff" or head[:8] == b"\x89PNG\r\n\x1a\n" or head[:4] in (b"II*\x00", b"MM\x00*") or data[8:12] == b"WEBP":
+    if (
+        head[:3] == b"\xff\xd8\xff"
+        or head[:8] == b"\x89PNG\r\n\x1a\n"
+        or head[:4] in (b"II*\x00", b"MM\x00*")
+        or data[8:12] == b"WEBP"
+    ):
         return PICTURE
-    if head.startswith(b"<") or head[:4] in (b"\xff\xfe<\x00", b"\xfe\xff\x00<") or head[:4] in (b"<\x00?\x00", b"\x00<\x00?"):
+    if (
+        head.startswith(b"<")
+        or head[:4] in (b"\xff\xfe<\x00", b"\xfe\xff\x00<")
+        or head[:4] in (b"<\x00?\x00", b"\x00<\x00?")
+    ):
         return XML
     return None
 

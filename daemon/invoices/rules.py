@@ -11,19 +11,31 @@ NUMBER = re.compile(
     r"(?:number|no\.?|nr\.?|num(?:ber|mer|éro)|id|#|n[°o]\.?|№)\s*[:.#]?\s*([A-Z0-9][A-Z0-9/._-]*\d[A-Z0-9/._-]*)",
     re.IGNORECASE,
 )
-LONE_NUMBER = re.compile(r"^\s*(?:invoice|rechnung|facture|credit note|gutschrift|avoir)\s+#?\s*([A-Z0-9/._-]*\d[A-Z0-9/._-]*)\s*$", re.IGNORECASE | re.MULTILINE)
+LONE_NUMBER = re.compile(
+    r"^\s*(?:invoice|rechnung|facture|credit note|gutschrift|avoir)\s+#?\s*([A-Z0-9/._-]*\d[A-Z0-9/._-]*)\s*$",
+    re.IGNORECASE | re.MULTILINE,
+)
 MONTHS = {
     name: number
     for number, names in enumerate(
         (
-            "january jan januar janvier janv jänner", "february feb februar février févr fevrier", "march mar märz mrz maerz mars", "april apr avril avr",
-            "may mai", "june jun juni juin", "july jul juli juillet juil", "august aug août aout", "september sep sept septembre",
-            "october oct oktober okt octobre", "november nov novembre", "december dec dezember dez décembre déc",
+            "january jan januar janvier janv jänner",
+            "february feb februar février févr fevrier",
+            "march mar märz mrz maerz mars",
+            "april apr avril avr",
+            "may mai",
+            "june jun juni juin",
+            "july jul juli juillet juil",
+            "august aug août aout",
+            "september sep sept septembre",
+            "october oct oktober okt octobre",
+            "november nov novembre",
+            "december dec dezember dez décembre déc",
         ),
         1,
     )
     for name in names.split()
-}  # fmt: skip
+}
 DATE = (
     r"(?P<iso>\d{4}-\d{2}-\d{2})|(?P<d>\d{1,2})[./](?P<m>\d{1,2})[./](?P<y>\d{4})|(?P<d2>\d{1,2})\.?\s+(?P<name>[^\W\d_]{3,9})\.?\s+(?P<y2>\d{4})"
     r"|(?P<name3>[^\W\d_]{3,9})\.?\s+(?P<d3>\d{1,2}),?\s+(?P<y3>\d{4})"
@@ -44,10 +56,25 @@ TOTALS = tuple(  # the more telling label first
         r"(?<!sub)(?<!sub )(?<!sub-)(?<!net )\btotal|\bgesamt|\bsumme|brutto",
     )
 )
-CURRENCIES = (("EUR", r"\bEUR\b|€"), ("USD", r"\bUSD\b|US\$|\$"), ("GBP", r"\bGBP\b|£"), ("CHF", r"\bCHF\b|\bSFr\b"), ("PLN", r"\bPLN\b"), ("SEK", r"\bSEK\b"))
-SELLER = re.compile(r"^\s*(?:seller|supplier|from|vendor|verkäufer|lieferant|rechnungssteller|vendeur|fournisseur|émetteur)\s*:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
-BUYER = re.compile(r"^\s*(?:buyer|customer|bill(?:ed)?\s*to|invoice\s*to|to|kunde|käufer|rechnungsempfänger|client|acheteur|destinataire)\s*:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
-COMPANY = re.compile(r"\b(?:GmbH|AG|KG|UG|e\.K\.|OHG|Ltd\.?|Limited|LLC|Inc\.?|PLC|SARL|S\.A\.R\.L\.|SAS|SA|S\.A\.|B\.V\.|N\.V\.|S\.p\.A\.|Oy|AB|Corp\.?)(?:\W|$)")
+CURRENCIES = (
+    ("EUR", r"\bEUR\b|€"),
+    ("USD", r"\bUSD\b|US\$|\$"),
+    ("GBP", r"\bGBP\b|£"),
+    ("CHF", r"\bCHF\b|\bSFr\b"),
+    ("PLN", r"\bPLN\b"),
+    ("SEK", r"\bSEK\b"),
+)
+SELLER = re.compile(
+    r"^\s*(?:seller|supplier|from|vendor|verkäufer|lieferant|rechnungssteller|vendeur|fournisseur|émetteur)\s*:\s*(.+)$",
+    re.IGNORECASE | re.MULTILINE,
+)
+BUYER = re.compile(
+    r"^\s*(?:buyer|customer|bill(?:ed)?\s*to|invoice\s*to|to|kunde|käufer|rechnungsempfänger|client|acheteur|destinataire)\s*:\s*(.+)$",
+    re.IGNORECASE | re.MULTILINE,
+)
+COMPANY = re.compile(
+    r"\b(?:GmbH|AG|KG|UG|e\.K\.|OHG|Ltd\.?|Limited|LLC|Inc\.?|PLC|SARL|S\.A\.R\.L\.|SAS|SA|S\.A\.|B\.V\.|N\.V\.|S\.p\.A\.|Oy|AB|Corp\.?)(?:\W|$)"
+)
 CREDIT = re.compile(r"\b(?:credit\s*note|gutschrift|avoir)\b", re.IGNORECASE)
 
 
@@ -75,7 +102,9 @@ def _date(text: str) -> str | None:
         return make_date(*part["iso"].split("-"))
     if part["y"]:
         return make_date(part["y"], part["m"], part["d"]) or make_date(part["y"], part["d"], part["m"])
-    name, day, year = (part["name"], part["d2"], part["y2"]) if part["name"] else (part["name3"], part["d3"], part["y3"])
+    name, day, year = (
+        (part["name"], part["d2"], part["y2"]) if part["name"] else (part["name3"], part["d3"], part["y3"])
+    )
     month = MONTHS.get(name.lower())
     return make_date(year, str(month), day) if month else None
 

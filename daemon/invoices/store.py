@@ -21,15 +21,20 @@ SCHEMA = """
         message_id text PRIMARY KEY, sender text NOT NULL, subject text NOT NULL, attachments int NOT NULL,
         received_at timestamptz NOT NULL DEFAULT now());
     CREATE TABLE IF NOT EXISTS invoices.invoice (
-        path text PRIMARY KEY, job_id bigint NOT NULL, number text NOT NULL, date date NOT NULL, currency text NOT NULL, seller text NOT NULL,
+        path text PRIMARY KEY, job_id bigint NOT NULL, number text NOT NULL, date date NOT NULL, currency text NOT NULL,
+        seller text NOT NULL,
         buyer text, total numeric NOT NULL, type text, source text NOT NULL, read_at timestamptz NOT NULL DEFAULT now());
 """
-_ADD_MAIL = "INSERT INTO invoices.mail (message_id, sender, subject, attachments) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING true"
+_ADD_MAIL = """
+    INSERT INTO invoices.mail (message_id, sender, subject, attachments) VALUES ($1, $2, $3, $4)
+    ON CONFLICT DO NOTHING RETURNING true
+"""
 _ADD_INVOICE = """
     INSERT INTO invoices.invoice (path, job_id, number, date, currency, seller, buyer, total, type, source)
     VALUES ($1, $2, $3, $4::text::date, $5, $6, $7, $8::text::numeric, $9, $10)
     ON CONFLICT (path) DO UPDATE SET job_id = excluded.job_id, number = excluded.number, date = excluded.date, currency = excluded.currency,
-        seller = excluded.seller, buyer = excluded.buyer, total = excluded.total, type = excluded.type, source = excluded.source, read_at = now()
+        seller = excluded.seller, buyer = excluded.buyer, total = excluded.total, type = excluded.type,
+        source = excluded.source, read_at = now()
 """
 LIST = "SELECT number, date, seller, buyer, total, currency, type, source, path FROM invoices.invoice ORDER BY date, number, path"
 
@@ -56,8 +61,18 @@ async def add_mail(connection: Any, mail: Mail) -> bool:
 async def add_invoice(connection: Any, path: str, job_id: int, invoice: Invoice) -> None:
     """Record what was read in a document; reading it again replaces it."""
     await connection.execute(
-        _ADD_INVOICE, path, job_id, invoice.number, invoice.date, invoice.currency, invoice.seller, invoice.buyer, invoice.total, invoice.type, invoice.source
-    )  # fmt: skip
+        _ADD_INVOICE,
+        path,
+        job_id,
+        invoice.number,
+        invoice.date,
+        invoice.currency,
+        invoice.seller,
+        invoice.buyer,
+        invoice.total,
+        invoice.type,
+        invoice.source,
+    )
 
 
 def directory() -> Path:

@@ -7,18 +7,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from workerd import Discard, Job, Retry, task
-
 from invoices import llm, mineru, notify, store
 from invoices.invoice import Invoice, Unreadable
 from invoices.mail import MAX_MAIL, Mail, parse
 from invoices.reader import Reading, read
+from workerd import Discard, Job, Retry, task
 
 OUTSIDE = Retry(max=5, interval="10s", factor=3, limit="30m", jitter=0.2)  # services that fail usually recover
 
 
 @task(queue="mail", retry=OUTSIDE, timeout="5m")
-async def process_email(path: str | None = None, raw: str | None = None, *, job: Job) -> None:
+async def process_email(path: str | None = None, raw: str | None = None, *, job: Job) -> dict[str, Any]:
     """Store the attachments of a mail (a file, or its text) and enqueue one `ocr_extract` for each PDF, XML and picture.
 
     The same Message-ID twice does nothing twice. The result has the ids of the jobs.
@@ -36,11 +35,13 @@ async def process_email(path: str | None = None, raw: str | None = None, *, job:
             jobs = []
             if await store.add_mail(connection, mail):
                 jobs = [await ocr_extract.enqueue(str(each), connection=connection) for each in dict.fromkeys(paths)]
-            await job.finish_in(connection, {"message_id": mail.message_id, "subject": mail.subject, "jobs": jobs})
+            result = {"message_id": mail.message_id, "subject": mail.subject, "jobs": jobs}
+            await job.finish_in(connection, result)
+    return result
 
 
 @task(queue="ocr", retry=OUTSIDE, timeout="15m")
-async def ocr_extract(path: str, *, job: Job) -> None:
+async def ocr_extract(path: str, *, job: Job) -> dict[str, str | None]:
     """Read an invoice from a file: UBL, CII, PDF with or without XML, scan or picture. The result has its fields.
 
     Row and success are committed together. A document without a required field fails for good and says which.
@@ -59,10 +60,13 @@ async def ocr_extract(path: str, *, job: Job) -> None:
         async with connection.transaction():
             await store.add_invoice(connection, path, job.id, invoice)
             await job.finish_in(connection, invoice.as_dict())
+    return invoice.as_dict()
 
 
 @task(queue="notify", retry=OUTSIDE, timeout="2m")
-async def send_notification(subject: str, text: str, to: str | None = None, webhook: str | None = None) -> dict[str, bool]:
+async def send_notification(
+    subject: str, text: str, to: str | None = None, webhook: str | None = None
+) -> dict[str, bool]:
     """Send an e-mail to `to` and a message to `webhook` (else WEBHOOK_URL); at least one of them."""
     address = webhook or os.environ.get("WEBHOOK_URL")
     if to is None and not address:
@@ -94,7 +98,9 @@ async def _complete(path: Path, reading: Reading) -> Invoice:
     if invoice.missing() and text and llm.configured():
         invoice = invoice.completed_by(await llm.ask(text))
     if invoice.source == "ocr" and not text and invoice.missing():
-        raise Discard(f"{path.name}: it is a scan, and nothing here can read scans: install tesseract, or set MINERU_API_TOKEN")
+        raise Discard(
+            f"{path.name}: it is a scan, and nothing here can read scans: install tesseract, or set MINERU_API_TOKEN"
+        )
     return invoice
 
 

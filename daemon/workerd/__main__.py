@@ -17,14 +17,26 @@ if TYPE_CHECKING:
 
     from workerd.config import Configuration
 
-EXPORTED = ("openai_api_key", "openai_api_base", "mineru_api_token", "smtp_url", "webhook_url", "attachments_dir", "state_dir")
+EXPORTED = (
+    "openai_api_key",
+    "openai_api_base",
+    "mineru_api_token",
+    "smtp_url",
+    "webhook_url",
+    "attachments_dir",
+    "state_dir",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the daemon; exits 0 after a drain, 1 when it cannot start or fails, 2 for settings that cannot be used."""
     from workerd import __version__, config
 
-    parser = argparse.ArgumentParser("workerd", description="Runs the jobs of a queue in PostgreSQL.", epilog="Example: workerd --workers 4 --tasks myapp.tasks")
+    parser = argparse.ArgumentParser(
+        "workerd",
+        description="Runs the jobs of a queue in PostgreSQL.",
+        epilog="Example: workerd --workers 4 --tasks myapp.tasks",
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings file instead of .env")
     parser.add_argument("--version", action="version", version=f"workerd {__version__}")
     config.add_flags(parser)
@@ -72,7 +84,7 @@ async def _main(daemon: type, *parts: object) -> None:
 def _fail(lines: Sequence[str], code: int) -> int:
     for line in lines:
         logging.getLogger("workerd").critical("%s", line) if logging.getLogger().handlers else None
-        print(f"workerd: {line}", file=sys.stderr)  # noqa: T201 - the operator's line
+        print(f"workerd: {line}", file=sys.stderr)
     return code
 
 

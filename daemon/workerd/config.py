@@ -27,7 +27,17 @@ NOT_FROM_ENVIRONMENT = frozenset({"NAME", "QUEUE_NAME"})
 
 # Part of the contract, without effect in this version: setting one is answered with a warning, never with silence.
 WITHOUT_EFFECT = frozenset(
-    {"stall_limit", "max_memory", "max_jobs", "enable_metrics", "metrics_port", "metrics_host", "manager_url", "api_token", "sentry_dsn"}
+    {
+        "stall_limit",
+        "max_memory",
+        "max_jobs",
+        "enable_metrics",
+        "metrics_port",
+        "metrics_host",
+        "manager_url",
+        "api_token",
+        "sentry_dsn",
+    }
 )
 
 
@@ -70,7 +80,9 @@ def names(name: str) -> tuple[str, ...]:
     return (name.upper(), *_extra(name)["aliases"])
 
 
-def load(flags: Mapping[str, str] | None = None, file: Path | None = None, environ: Mapping[str, str] | None = None) -> Configuration:
+def load(
+    flags: Mapping[str, str] | None = None, file: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Configuration:
     """Read all settings. `flags` maps names (or aliases) to text; `file` replaces `.env` of the working directory.
 
     Raises ConfigError with every problem: the setting, its value, what is allowed, and where it was read.
@@ -94,7 +106,11 @@ def load(flags: Mapping[str, str] | None = None, file: Path | None = None, envir
         settings = Settings(**values)
     except ValidationError as error:
         raise ConfigError(*_problems(error, values, sources)) from None
-    idle = [f"{name.upper()} has no effect in this version ({sources[name]})" for name in sorted(WITHOUT_EFFECT) if sources[name] != "default"]
+    idle = [
+        f"{name.upper()} has no effect in this version ({sources[name]})"
+        for name in sorted(WITHOUT_EFFECT)
+        if sources[name] != "default"
+    ]
     return Configuration(settings, sources, _near_misses(entries, path) + idle)
 
 
@@ -107,7 +123,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def flags_of(namespace: argparse.Namespace) -> dict[str, str]:
     """The settings that were given as flags."""
-    return {name: value for name, value in vars(namespace).items() if name in Settings.model_fields and value is not None}
+    return {
+        name: value for name, value in vars(namespace).items() if name in Settings.model_fields and value is not None
+    }
 
 
 def _extra(name: str) -> dict[str, Any]:
@@ -124,7 +142,13 @@ def _found(name: str, layers: list[tuple[dict[str, str], str, bool]]) -> Iterato
             text = layer.get(key)
             if text is None or (text == "" and source != "flag") or (not plain and key in NOT_FROM_ENVIRONMENT):
                 continue
-            shown = f"--{key.lower().replace('_', '-')}" if source == "flag" else f"{key} in {source}" if source != "environment" else f"{key} in the environment"
+            shown = (
+                f"--{key.lower().replace('_', '-')}"
+                if source == "flag"
+                else f"{key} in {source}"
+                if source != "environment"
+                else f"{key} in the environment"
+            )
             if _extra(name).get("aliases") and key in milliseconds and text.strip().isdigit():
                 text = f"{int(text) / 1000:g}"
             yield text, shown

@@ -30,7 +30,16 @@ class Job:
     __slots__ = ("_host", "attempt", "failures", "id", "key", "max_retries", "payload", "queue", "task")
 
     def __init__(
-        self, id: int, task: str, queue: str, attempt: int, failures: int, max_retries: int, key: str | None, payload: dict[str, Any], host: Host  # noqa: A002 - the contract's name
+        self,
+        id: int,
+        task: str,
+        queue: str,
+        attempt: int,
+        failures: int,
+        max_retries: int,
+        key: str | None,
+        payload: dict[str, Any],
+        host: Host,
     ) -> None:
         self.id = id
         self.task = task

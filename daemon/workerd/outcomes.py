@@ -10,7 +10,7 @@ from workerd.units import Duration, parse_duration
 Ending = Literal["succeeded", "failed", "cancelled", "retry", "snooze", "returned"]
 
 
-class Control(Exception):  # noqa: N818 - raised by handlers to say what shall happen, not to report an error
+class Control(Exception):
     """What a handler raises to decide how its attempt ends."""
 
 

@@ -38,7 +38,11 @@ class Retry:
         """The listed waits in seconds; one entry unless a list was given."""
         if self.interval is None:
             return [default]
-        listed = [self.interval] if isinstance(self.interval, (str, int, float)) or not isinstance(self.interval, Sequence) else self.interval
+        listed = (
+            [self.interval]
+            if isinstance(self.interval, (str, int, float)) or not isinstance(self.interval, Sequence)
+            else self.interval
+        )
         try:
             waits = [parse_duration(i) for i in listed]
         except ValueError as error:
@@ -54,4 +58,4 @@ class Retry:
         factor = 2.0 if self.interval is None else self.factor
         jitter = 0.1 if self.interval is None else self.jitter
         grown = wait * factor ** min(failures - 1, 64)
-        return min(grown, max(parse_duration(self.limit), wait)) * (1 + jitter * random.random())  # noqa: S311 - spreads load, keeps no secret
+        return min(grown, max(parse_duration(self.limit), wait)) * (1 + jitter * random.random())

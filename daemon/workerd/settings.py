@@ -12,9 +12,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from workerd.units import parse_duration, parse_size
 
 
-def setting(default: Any, help: str, *aliases: str, secret: bool = False, milliseconds: tuple[str, ...] = (), **limits: Any) -> Any:  # noqa: A002
+def setting(
+    default: Any, help: str, *aliases: str, secret: bool = False, milliseconds: tuple[str, ...] = (), **limits: Any
+) -> Any:
     """A field with what the command line, the environment and the documentation need. `milliseconds`: aliases that are in ms."""
-    extra = {"aliases": (*aliases, *milliseconds), "secret": secret, "milliseconds": milliseconds}
+    extra: dict[str, Any] = {"aliases": [*aliases, *milliseconds], "secret": secret, "milliseconds": [*milliseconds]}
     if callable(default):
         return Field(default_factory=default, description=help, json_schema_extra=extra, **limits)
     return Field(default=default, description=help, json_schema_extra=extra, **limits)
@@ -79,42 +81,78 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    database_url: str | None = setting(None, "PostgreSQL to work on; without it an embedded one in STATE_DIR", secret=True)
-    database_direct_url: str | None = setting(None, "address for LISTEN and locks when DATABASE_URL is a transaction pooler", secret=True)
+    database_url: str | None = setting(
+        None, "PostgreSQL to work on; without it an embedded one in STATE_DIR", secret=True
+    )
+    database_direct_url: str | None = setting(
+        None, "address for LISTEN and locks when DATABASE_URL is a transaction pooler", secret=True
+    )
     database_pool_size: int = setting(5, "connections for handlers", ge=1, le=1000)
     database_max_overflow: int = setting(5, "further connections when those are busy", ge=0, le=1000)
     database_pool_timeout: Seconds = setting(30.0, "how long a handler waits for a connection", gt=0)
     tasks: Names = setting(("invoices",), "modules that declare tasks, comma separated", min_length=1)
     app_dir: Path = setting(Path.cwd, "directory put on the import path")
     workers: Annotated[int, BeforeValidator(_workers)] = setting(
-        2, "number of workers, or auto: twice the cores", "WORKER_COUNT", "WORKER_POOL_SIZE", "MAX_CONCURRENT_JOBS", ge=1, le=WORKERS_MAX
+        2,
+        "number of workers, or auto: twice the cores",
+        "WORKER_COUNT",
+        "WORKER_POOL_SIZE",
+        "MAX_CONCURRENT_JOBS",
+        ge=1,
+        le=WORKERS_MAX,
     )
     concurrent_jobs: int = setting(1, "jobs that each worker runs at a time", "MAX_CONCURRENT_TASKS", ge=1, le=1000)
     queues: Names = setting((), "queues to serve, comma separated; empty: all", "QUEUE_NAME")
-    name: str = setting("worker", "name of the daemon on this host", "WORKER_NAME", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    name: str = setting(
+        "worker", "name of the daemon on this host", "WORKER_NAME", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+    )
     node_name: str = setting("", "name of the node; empty: the host's name, with NAME unless that is `worker`")
     node_id: int | None = setting(None, "id of the node; generated unless given", "WORKER_ID", ge=1, lt=2**63)
-    poll_interval: Annotated[float, BeforeValidator(_poll)] = setting(5.0, "how often to look for jobs that no notification announced", "TASK_POLL_INTERVAL", ge=0.01)
+    poll_interval: Annotated[float, BeforeValidator(_poll)] = setting(
+        5.0, "how often to look for jobs that no notification announced", "TASK_POLL_INTERVAL", ge=0.01
+    )
     heartbeat_interval: Seconds = setting(5.0, "how often the node says that it lives", ge=0.1, le=3600)
     stall_limit: Seconds = setting(60.0, "how long the main loop may stand still", ge=1)
     claim_batch: int | None = setting(None, "jobs claimed at a time at most; by itself unless given", ge=1, le=500)
-    max_retries: int = setting(3, "retries after the first attempt, unless the task says otherwise", "MAX_RETRY_ATTEMPTS", "RQ_JOB_RETRY_MAX", ge=0, le=32767)
-    retry_delay: Seconds = setting(60.0, "wait before the first retry, doubled for each further one up to 1 h", "RQ_JOB_RETRY_DELAY", milliseconds=("ERROR_RETRY_DELAY",))
+    max_retries: int = setting(
+        3,
+        "retries after the first attempt, unless the task says otherwise",
+        "MAX_RETRY_ATTEMPTS",
+        "RQ_JOB_RETRY_MAX",
+        ge=0,
+        le=32767,
+    )
+    retry_delay: Seconds = setting(
+        60.0,
+        "wait before the first retry, doubled for each further one up to 1 h",
+        "RQ_JOB_RETRY_DELAY",
+        milliseconds=("ERROR_RETRY_DELAY",),
+    )
     job_timeout: Seconds = setting(1800.0, "how long a job may run", milliseconds=("TASK_TIMEOUT_MS",), gt=0)
     drain_timeout: Seconds = setting(30.0, "how long a stopping daemon waits for running jobs")
     result_ttl: Seconds = setting(7 * DAY, "how long a succeeded job is kept; 0: not at all", "TASK_TTL_SECONDS")
     failure_ttl: Seconds = setting(30 * DAY, "how long a failed or cancelled job is kept", gt=0)
-    progress_interval: Seconds = setting(2.0, "progress of a job is written at most this often", milliseconds=("PROGRESS_UPDATE_INTERVAL_MS",), ge=0.05)
-    max_memory: Size | None = setting(None, "resident memory past which the daemon hands over to a fresh process", ge=32 * 1024**2)
+    progress_interval: Seconds = setting(
+        2.0, "progress of a job is written at most this often", milliseconds=("PROGRESS_UPDATE_INTERVAL_MS",), ge=0.05
+    )
+    max_memory: Size | None = setting(
+        None, "resident memory past which the daemon hands over to a fresh process", ge=32 * 1024**2
+    )
     max_jobs: int | None = setting(None, "jobs after which the daemon hands over to a fresh process", ge=1)
     max_crashes: int = setting(3, "deaths of its node after which a job is failed", ge=1, le=100)
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = setting("INFO", "DEBUG, INFO, WARNING or ERROR")
-    log_format: Literal["console", "json"] | None = setting(None, "console or json; by itself: console on a terminal, else json")
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = setting(
+        "INFO", "DEBUG, INFO, WARNING or ERROR"
+    )
+    log_format: Literal["console", "json"] | None = setting(
+        None, "console or json; by itself: console on a terminal, else json"
+    )
     log_file: Path | None = setting(None, "log file; empty: LOG_DIR/NAME.log")
     error_log_file: Path | None = setting(None, "log file for warnings and errors; empty: LOG_DIR/NAME.error.log")
     log_max_size: Size = setting(20 * 1024**2, "size at which a log file is rotated; 0: never")
     log_keep: int = setting(10, "rotated log files to keep", ge=0, le=1000)
-    log_jobs: Literal["all", "slow", "failures"] | None = setting(None, "which finished jobs are logged; by itself: all below 100 jobs/s, else slow ones")
+    log_jobs: Literal["all", "slow", "failures"] | None = setting(
+        None, "which finished jobs are logged; by itself: all below 100 jobs/s, else slow ones"
+    )
     monitor: Seconds | None = setting(None, "how often the daemon logs its own figures", gt=0)
     enable_metrics: bool = setting(False, "serve Prometheus metrics")
     metrics_port: int = setting(9090, "port of the metrics; 0 picks one", ge=0, le=65535)
@@ -127,7 +165,9 @@ class Settings(BaseModel):
     mineru_api_token: str | None = setting(None, "invoice assistant: token of the MinerU API", secret=True)
     smtp_url: str | None = setting(None, "invoice assistant: mail server, smtp://user:password@host:port", secret=True)
     webhook_url: str | None = setting(None, "invoice assistant: where notifications are posted", secret=True)
-    attachments_dir: Path | None = setting(None, "invoice assistant: where attachments are stored; empty: STATE_DIR/attachments")
+    attachments_dir: Path | None = setting(
+        None, "invoice assistant: where attachments are stored; empty: STATE_DIR/attachments"
+    )
     state_dir: Path = setting(_state_dir, "where the embedded database and other state live")
     runtime_dir: Path = setting(_runtime_dir, "where the PID file and the control socket live")
     log_dir: Path = setting(_log_dir, "where the log files live")

@@ -31,7 +31,14 @@ class Task(Generic[P, R]):
     """A registered function. Calling it runs it here; `enqueue` makes a job of the call."""
 
     def __init__(
-        self, fn: Callable[P, R], name: str, queue: str, priority: int, retry: Retry, timeout: float | None, result_ttl: float | None
+        self,
+        fn: Callable[P, R],
+        name: str,
+        queue: str,
+        priority: int,
+        retry: Retry,
+        timeout: float | None,
+        result_ttl: float | None,
     ) -> None:
         self.fn = fn
         self.name = name
@@ -113,7 +120,9 @@ def task(
         )  # fmt: skip
         known = registry.get(title)
         if known is not None and (known.fn.__module__, known.fn.__qualname__) != (fn.__module__, fn.__qualname__):
-            raise TaskError(f"two tasks are named {title}: {known.fn.__module__}.{known.fn.__qualname__} and {fn.__module__}.{fn.__qualname__}")
+            raise TaskError(
+                f"two tasks are named {title}: {known.fn.__module__}.{known.fn.__qualname__} and {fn.__module__}.{fn.__qualname__}"
+            )
         registry[title] = declared
         return declared
 
@@ -152,7 +161,9 @@ def load_modules(modules: Collection[str], app_dir: Path | None = None) -> dict[
         except ModuleNotFoundError as error:
             if error.name is None or not (module + ".").startswith(error.name + "."):
                 raise TaskError(f"TASKS: {module} needs the module {error.name}, which is not installed") from error
-            raise TaskError(f"TASKS: no module {module} on the import path (APP_DIR is {app_dir or 'not set'})") from error
+            raise TaskError(
+                f"TASKS: no module {module} on the import path (APP_DIR is {app_dir or 'not set'})"
+            ) from error
         except TaskError:
             raise
         except Exception as error:  # a user's module may raise anything

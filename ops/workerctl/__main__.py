@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing more to say at exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the reader has gone: nothing more to say at exit
         code = 0
     sys.exit(code)
 
@@ -53,7 +55,7 @@ def _run(words: list[str]) -> int:
 
 def _fail(lines: Sequence[str], code: int) -> int:
     for line in lines:
-        print("workerctl:", " ".join(line.split()), file=sys.stderr)  # noqa: T201 - the one line
+        print("workerctl:", " ".join(line.split()), file=sys.stderr)
     return code
 
 

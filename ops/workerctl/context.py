@@ -48,6 +48,11 @@ def set_flag(name: str, value: str) -> None:
     _flags[name] = value
 
 
+def given(name: str) -> bool:
+    """Whether a setting stands on the command line."""
+    return name in _flags
+
+
 def flags() -> list[str]:
     """The settings given on the command line, as flags for `workerd`."""
     given = [f"--{name.replace('_', '-')}={value}" for name, value in _flags.items()]

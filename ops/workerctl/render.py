@@ -9,9 +9,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 COLOURS = {
-    "succeeded": "green", "running": "cyan", "alive": "green", "connected": "green", "busy": "cyan", "failed": "red", "dead": "red",
-    "cancelled": "yellow", "scheduled": "blue", "draining": "yellow", "reconnecting": "red", "crashed": "red", "ok": "green", "problem": "red",
-}  # fmt: skip
+    "succeeded": "green",
+    "running": "cyan",
+    "alive": "green",
+    "connected": "green",
+    "busy": "cyan",
+    "failed": "red",
+    "dead": "red",
+    "cancelled": "yellow",
+    "scheduled": "blue",
+    "draining": "yellow",
+    "reconnecting": "red",
+    "crashed": "red",
+    "ok": "green",
+    "problem": "red",
+}
 
 
 def say(text: str) -> None:

@@ -80,7 +80,7 @@ class Claimer:
             except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 self._on_state("reconnecting")
                 log.warning("database: %s; again in %.1f s", str(error) or type(error).__name__, backoff)
-                await asyncio.sleep(backoff * random.uniform(0.75, 1.25))  # noqa: S311 - spreads load
+                await asyncio.sleep(backoff * random.uniform(0.75, 1.25))
                 backoff = min(max(backoff * 2, 0.1), 5.0)
 
     @property
@@ -141,7 +141,13 @@ class Claimer:
 
     async def _claim(self, connection: Connection) -> bool:
         """Claim once if there is room; whether another claim makes sense at once."""
-        batch = room(self._workers.capacity, self._workers.busy, len(self._backlog), self._workers.mean_run, self._settings.claim_batch or MAX_BATCH)
+        batch = room(
+            self._workers.capacity,
+            self._workers.busy,
+            len(self._backlog),
+            self._workers.mean_run,
+            self._settings.claim_batch or MAX_BATCH,
+        )
         if not batch:
             return False
         node, n = self._holdings.new_lease()
@@ -191,7 +197,9 @@ class Claimer:
         for job in jobs:
             self._holdings.release(job)
         for n in sorted({job.n for job in jobs}):
-            await give_back(connection, self._holdings.node, n, [job.pos for job in jobs if job.n == n], self._settings.failure_ttl)
+            await give_back(
+                connection, self._holdings.node, n, [job.pos for job in jobs if job.n == n], self._settings.failure_ttl
+            )
 
     async def _write_tallies(self, connection: Connection) -> None:
         self._tally_at = monotonic() + TALLY_INTERVAL
@@ -206,7 +214,7 @@ class Claimer:
     async def _rest(self, connection: Connection) -> None:
         """Sleep until something happens, or until it is time to look again: nothing depends on notifications."""
         now = monotonic()
-        until = [self._settle_at, now + self._settings.poll_interval * random.uniform(0.8, 1.2)]  # noqa: S311 - spreads load
+        until = [self._settle_at, now + self._settings.poll_interval * random.uniform(0.8, 1.2)]
         if self._finisher.has_tallies:
             until.append(self._tally_at)
         if len(self._backlog):

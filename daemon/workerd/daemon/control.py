@@ -44,7 +44,9 @@ class ControlServer:
                 os.umask(mask)
             self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=MAX_REQUEST)
         except OSError as error:
-            raise ConfigError(f"the control socket {self._path} cannot be opened: {error} (set RUNTIME_DIR to another directory)") from error
+            raise ConfigError(
+                f"the control socket {self._path} cannot be opened: {error} (set RUNTIME_DIR to another directory)"
+            ) from error
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -59,12 +59,16 @@ class Daemon:
         self._holdings = Holdings() if settings.node_id is None else Holdings(settings.node_id)
         self._figures = Figures(workers=settings.workers)
         self._supervisor = Supervisor()
-        self._threads = ThreadPoolExecutor(thread_name_prefix="handler", max_workers=min(1024, settings.workers * settings.concurrent_jobs + 8))
+        self._threads = ThreadPoolExecutor(
+            thread_name_prefix="handler", max_workers=min(1024, settings.workers * settings.concurrent_jobs + 8)
+        )
         self._name = f"worker {settings.node}"
         backlog = Backlog()
         self._finisher = Finisher(settings, self._figures, self._wake)
         self._executor = Executor(settings, tasks, self._threads)
-        self._workers = Workers(backlog, self._executor, self._finisher, self._figures, self._wake, settings.concurrent_jobs)
+        self._workers = Workers(
+            backlog, self._executor, self._finisher, self._figures, self._wake, settings.concurrent_jobs
+        )
         self._status = Status(settings, where.url, self._holdings, self._workers, self._figures)
         self._backlog = backlog
         self._claimer = Claimer(
@@ -72,14 +76,17 @@ class Daemon:
             self._status.connection_is, self._name,
         )  # fmt: skip
         self._control = ControlServer(
-            settings.socket_path, {"status": self._on_status, "health": self._on_health, "scale": self._on_scale, "drain": self._on_drain}
+            settings.socket_path,
+            {"status": self._on_status, "health": self._on_health, "scale": self._on_scale, "drain": self._on_drain},
         )
 
     async def run(self) -> None:
         """Work until told to stop. Raises WorkerdError when it cannot start."""
         await self._prepare()
         await self._control.start()
-        lease = LeaseThread(self._where.direct, self._registration(), self._figures, self._holdings.node, self._reborn_threadsafe())
+        lease = LeaseThread(
+            self._where.direct, self._registration(), self._figures, self._holdings.node, self._reborn_threadsafe()
+        )
         queue = await self._open_queue()
         try:
             await lease.register()
@@ -122,14 +129,23 @@ class Daemon:
         claimer = group.create_task(self._claimer.run(), name="claimer")
         self._workers.start(group, self._settings.workers)
         helpers = [
-            group.create_task(Leader(self._where.direct, self._settings, self._tasks, f"{self._name} maintenance").run(), name="leader"),
+            group.create_task(
+                Leader(self._where.direct, self._settings, self._tasks, f"{self._name} maintenance").run(),
+                name="leader",
+            ),
             group.create_task(host.flush_forever(), name="progress"),
             group.create_task(self._pulse(), name="pulse"),
         ]
         await self._claimer.ready.wait()
         self._status.state = "running"
         log.info("queues: %s; tasks: %s", ", ".join(self._settings.queues) or "all", ", ".join(sorted(self._tasks)))
-        log.info("workers: %s x %s; PID %s, node %s", self._settings.workers, self._settings.concurrent_jobs, os.getpid(), self._settings.node)
+        log.info(
+            "workers: %s x %s; PID %s, node %s",
+            self._settings.workers,
+            self._settings.concurrent_jobs,
+            os.getpid(),
+            self._settings.node,
+        )
         log.info("ready")
         self._supervisor.ready(self._status.line())
         await self._stop.wait()
@@ -158,7 +174,10 @@ class Daemon:
         self._claimer.close()
         done, _ = await asyncio.wait([claimer], timeout=FLUSH_LIMIT)
         if not done:
-            log.error("the database did not take the last results within %.0f s: those jobs will be rescued and run again", FLUSH_LIMIT)
+            log.error(
+                "the database did not take the last results within %.0f s: those jobs will be rescued and run again",
+                FLUSH_LIMIT,
+            )
             claimer.cancel()
 
     async def _pulse(self) -> None:
@@ -174,11 +193,23 @@ class Daemon:
             self._supervisor.status(self._status.line())
             if self._settings.monitor is not None and monotonic() >= monitor_at:
                 monitor_at = monotonic() + self._settings.monitor
-                log.info("%s, %s MB, loop lag %.1f ms", self._status.line(), self._status.report()["rss_bytes"] // 1_000_000, self._status.loop_lag * 1000)
+                log.info(
+                    "%s, %s MB, loop lag %.1f ms",
+                    self._status.line(),
+                    self._status.report()["rss_bytes"] // 1_000_000,
+                    self._status.loop_lag * 1000,
+                )
 
     def _registration(self) -> Registration:
         settings = self._settings
-        return Registration(settings.node, os.getpid(), __version__, settings.heartbeat_interval, sorted(self._tasks), list(settings.queues))
+        return Registration(
+            settings.node,
+            os.getpid(),
+            __version__,
+            settings.heartbeat_interval,
+            sorted(self._tasks),
+            list(settings.queues),
+        )
 
     def _reborn_threadsafe(self) -> Callable[[int], None]:
         loop = asyncio.get_running_loop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,8 @@ from workerd.outcomes import Discard, Outcome, RetryAfter, Snooze
 from workerd.queue.finish import Finished
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from workerd.config import Settings
     from workerd.job import Host
     from workerd.outcomes import Ending
@@ -67,7 +68,9 @@ class Executor:
             outcome = await self._attempt(task, run)
         finally:
             del self.running[key]
-        return Finished(claimed, outcome, monotonic() - run.started, self.ttl(task, outcome.ending), run.progress, run.committed)
+        return Finished(
+            claimed, outcome, monotonic() - run.started, self.ttl(task, outcome.ending), run.progress, run.committed
+        )
 
     def task(self, name: str) -> Task[..., Any]:
         return self._tasks[name]
@@ -84,7 +87,9 @@ class Executor:
                 result = await self._call(task, run)
             if run.committed:
                 return self._failure(task, run, "the transaction of finish_in was rolled back")
-            return Outcome("succeeded", result=None if result is None else codec.dumps(result, f"the result of {task.name}"))
+            return Outcome(
+                "succeeded", result=None if result is None else codec.dumps(result, f"the result of {task.name}")
+            )
         except TimeoutError as error:
             return self._stopped(task, run) if run.scope.expired() else self._raised(task, run, error)
         except Exception as error:  # noqa: BLE001 - a handler may raise anything, and each of it is an outcome
@@ -94,7 +99,17 @@ class Executor:
         claimed = run.claimed
         assert self.host is not None
         payload = codec.loads(claimed.payload)
-        job = Job(claimed.id, claimed.task, claimed.lane.queue, claimed.attempt, claimed.failures, self._max_retries(task, claimed), claimed.key, payload, self.host)
+        job = Job(
+            claimed.id,
+            claimed.task,
+            claimed.lane.queue,
+            claimed.attempt,
+            claimed.failures,
+            self._max_retries(task, claimed),
+            claimed.key,
+            payload,
+            self.host,
+        )
         arguments = {**payload, "job": job} if task.wants_job else payload
         try:
             task.signature.bind(**payload)
@@ -103,7 +118,9 @@ class Executor:
         if task.is_async:
             return await task.fn(**arguments)
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: context.run(task.fn, **arguments))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: context.run(task.fn, **arguments)
+        )
 
     def _stopped(self, task: Task[..., Any], run: Run) -> Outcome:
         """The outcome of a handler that was cancelled from here."""
@@ -136,13 +153,16 @@ class Executor:
         failures = run.claimed.failures + 1
         if failures > self._max_retries(task, run.claimed):
             return Outcome("failed", error=error)
-        return Outcome("retry", error=error, delay=task.retry.delay(failures, self._settings.retry_delay) if delay is None else delay)
+        return Outcome(
+            "retry",
+            error=error,
+            delay=task.retry.delay(failures, self._settings.retry_delay) if delay is None else delay,
+        )
 
     def _max_retries(self, task: Task[..., Any], claimed: Claimed) -> int:
         if claimed.max_retries is not None:
             return claimed.max_retries
         return self._settings.max_retries if task.retry.max is None else task.retry.max
-
 
 
 def _describe(error: BaseException) -> str:

@@ -104,10 +104,23 @@ class Finisher:
         )  # fmt: skip
 
     def _log(self, end: Finished, ending: str) -> None:
-        fields = {"job": end.job.id, "task": end.job.task, "attempt": end.job.attempt, "ending": ending, "duration_s": round(end.ran, 4)}
+        fields = {
+            "job": end.job.id,
+            "task": end.job.task,
+            "attempt": end.job.attempt,
+            "ending": ending,
+            "duration_s": round(end.ran, 4),
+        }
         reason = (end.outcome.error or "").splitlines()[0] if end.outcome.error else ""
         if ending == "failed":
-            log.error("job %s %s failed for good after %.3f s: %s", end.job.id, end.job.task, end.ran, reason, extra={**fields, "error": end.outcome.error})
+            log.error(
+                "job %s %s failed for good after %.3f s: %s",
+                end.job.id,
+                end.job.task,
+                end.ran,
+                reason,
+                extra={**fields, "error": end.outcome.error},
+            )
         elif ending == "retry":
             log.warning(
                 "job %s %s failed after %.3f s (attempt %s), again in %.1f s: %s",

@@ -70,7 +70,13 @@ class DaemonHost:
         text = None if result is None else codec.dumps(result, f"the result of {job.task}")
         await self._isolate(run)
         task = self._executor.task(job.task)
-        end = Finished(run.claimed, Outcome("succeeded", result=text), monotonic() - run.started, self._executor.ttl(task, "succeeded"), run.progress)
+        end = Finished(
+            run.claimed,
+            Outcome("succeeded", result=text),
+            monotonic() - run.started,
+            self._executor.ttl(task, "succeeded"),
+            run.progress,
+        )
         if not (await finish(connection, run.claimed.node, [end]))[0]:
             raise LeaseLost(f"job {job.id} was taken back from this node")
         run.committed = True

@@ -1,4 +1,7 @@
-"""The lease thread: keeps the node alive for the others, on a loop and a connection of its own, so that a busy main loop does not look dead."""
+"""The lease thread: keeps the node alive for the others.
+
+It has a loop and a connection of its own, so that a busy main loop does not look dead.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ class LeaseThread(threading.Thread):
     `on_reborn(id)` is called in this thread when the node had been declared dead and is registered anew under another id.
     """
 
-    def __init__(self, dsn: str, about: Registration, figures: Figures, node_id: int, on_reborn: Callable[[int], None]) -> None:
+    def __init__(
+        self, dsn: str, about: Registration, figures: Figures, node_id: int, on_reborn: Callable[[int], None]
+    ) -> None:
         super().__init__(name="lease", daemon=True)
         self._dsn = dsn
         self._about = about

@@ -74,7 +74,9 @@ def set_up(settings: Settings) -> None:
         console = logging.StreamHandler(sys.stderr)
         terminal = sys.stderr.isatty()
         plain = kind == "console" or (kind is None and terminal)
-        console.setFormatter(ConsoleFormatter(colours=terminal and "NO_COLOR" not in os.environ) if plain else JsonFormatter())
+        console.setFormatter(
+            ConsoleFormatter(colours=terminal and "NO_COLOR" not in os.environ) if plain else JsonFormatter()
+        )
         handlers.append(console)
     root.handlers[:] = handlers
 
@@ -106,6 +108,10 @@ def dump_stacks() -> None:
 def _file(path: Path, settings: Settings) -> logging.FileHandler:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return RotatingFileHandler(path, maxBytes=settings.log_max_size, backupCount=settings.log_keep, encoding="utf-8")
+        return RotatingFileHandler(
+            path, maxBytes=settings.log_max_size, backupCount=settings.log_keep, encoding="utf-8"
+        )
     except OSError as error:
-        raise ConfigError(f"the log file {path} cannot be written: {error.strerror} (set LOG_DIR to a writable directory)") from error
+        raise ConfigError(
+            f"the log file {path} cannot be written: {error.strerror} (set LOG_DIR to a writable directory)"
+        ) from error

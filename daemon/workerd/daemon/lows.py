@@ -63,7 +63,9 @@ class Lows:
             self._unswept = {lane.id for lane in self._lanes}
         self._rewound.clear()
         self._order = sorted(self._lanes, key=lambda lane: (-lane.priority, self._served.get(lane.id, 0.0)))
-        return [(lane, BEGINNING if lane.id in self._unswept else self._low.get(lane.id, BEGINNING)) for lane in self._order]
+        return [
+            (lane, BEGINNING if lane.id in self._unswept else self._low.get(lane.id, BEGINNING)) for lane in self._order
+        ]
 
     def learn(self, lane: Lane | None, last: int, took: float) -> None:
         """Take in the answer of a claim: `last` is the highest ticket looked at in `lane`, None: all were empty; `took` seconds."""

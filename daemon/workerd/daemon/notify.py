@@ -14,7 +14,9 @@ class Supervisor:
         self._notifier = sdnotify.SystemdNotifier()
         usec = os.environ.get("WATCHDOG_USEC", "")
         ours = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self.watchdog_interval = int(usec) / 2e6 if usec.isdigit() and ours else None  # seconds between two signs of life
+        self.watchdog_interval = (
+            int(usec) / 2e6 if usec.isdigit() and ours else None
+        )  # seconds between two signs of life
 
     def ready(self, status: str) -> None:
         self._notifier.notify(f"READY=1\nSTATUS={status}\nMAINPID={os.getpid()}")

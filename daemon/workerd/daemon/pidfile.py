@@ -25,7 +25,9 @@ class PidFile:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise ConfigError(f"the PID file {self._path} cannot be written: {error.strerror} (set RUNTIME_DIR to a writable directory)") from error
+            raise ConfigError(
+                f"the PID file {self._path} cannot be written: {error.strerror} (set RUNTIME_DIR to a writable directory)"
+            ) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -65,14 +65,23 @@ class Status:
             "rss_bytes": rss,
             "cpu_percent": cpu,
             "loop_lag_ms": round(self.loop_lag * 1000, 3),
-            "database": {"state": self.connection, "host": self._where, "since": self._connection_since.isoformat(timespec="milliseconds")},
+            "database": {
+                "state": self.connection,
+                "host": self._where,
+                "since": self._connection_since.isoformat(timespec="milliseconds"),
+            },
             "slots": self._workers.describe(),
         }
 
     def line(self) -> str:
         """One line for systemd's status and the log."""
         figures = self._figures
-        parts = [f"{figures.workers} workers", f"{figures.busy} busy", f"{figures.done:,} done", f"{figures.failed:,} failed"]
+        parts = [
+            f"{figures.workers} workers",
+            f"{figures.busy} busy",
+            f"{figures.done:,} done",
+            f"{figures.failed:,} failed",
+        ]
         if self.connection != "connected":
             since = (datetime.now(UTC) - self._connection_since).total_seconds()
             parts.append(f"database {self.connection} since {since:.0f} s")

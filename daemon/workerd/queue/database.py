@@ -32,14 +32,18 @@ CONNECTION_ERRORS = (
 )
 
 
-async def connect(dsn: str, name: str = "worker", *, pooled: bool = False, timeout: float = CONNECT_TIMEOUT) -> Connection:
+async def connect(
+    dsn: str, name: str = "worker", *, pooled: bool = False, timeout: float = CONNECT_TIMEOUT
+) -> Connection:
     """Open a connection whose `application_name` is `name`.
 
     `pooled`: the other end is a transaction pooler, so no prepared statement outlives a transaction.
     Raises DatabaseError when the server cannot be reached or refuses.
     """
     try:
-        return await asyncpg.connect(dsn, timeout=timeout, command_timeout=COMMAND_TIMEOUT, **connect_options(name, pooled=pooled))
+        return await asyncpg.connect(
+            dsn, timeout=timeout, command_timeout=COMMAND_TIMEOUT, **connect_options(name, pooled=pooled)
+        )
     except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError) as error:
         raise DatabaseError(explain(dsn, error)) from error
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from workerd.queue.database import Connection
 
 _FINISH = "SELECT workerd.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
-_OWN_LEASES = "SELECT n, array(SELECT workerd.positions(tickets)) AS tickets, array(SELECT workerd.positions(cancel)) AS cancel FROM workerd.lease WHERE node = $1"
+_OWN_LEASES = """
+    SELECT n, array(SELECT workerd.positions(tickets)) AS tickets, array(SELECT workerd.positions(cancel)) AS cancel
+    FROM workerd.lease WHERE node = $1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,16 @@ async def finish(connection: AnyConnection, node: int, ended: Sequence[Finished]
     columns: tuple[list[Any], ...] = tuple([] for _ in range(9))
     for end in ended:
         values = (
-            end.job.n, end.job.pos, end.outcome.ending, end.outcome.result, end.outcome.error, end.outcome.delay, end.ran, end.ttl, end.progress,
-        )  # fmt: skip
+            end.job.n,
+            end.job.pos,
+            end.outcome.ending,
+            end.outcome.result,
+            end.outcome.error,
+            end.outcome.delay,
+            end.ran,
+            end.ttl,
+            end.progress,
+        )
         for column, value in zip(columns, values, strict=True):
             column.append(value)
     owned = set(await connection.fetchval(_FINISH, node, *columns))
@@ -60,7 +71,10 @@ async def split(connection: AnyConnection, job: Claimed, n: int) -> bool:
 async def holds(connection: AnyConnection, job: Claimed) -> bool:
     """Whether the node still holds the job."""
     held: bool = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM workerd.lease WHERE node = $1 AND n = $2 AND tickets @> $3::bigint)", job.node, job.n, job.pos
+        "SELECT EXISTS (SELECT FROM workerd.lease WHERE node = $1 AND n = $2 AND tickets @> $3::bigint)",
+        job.node,
+        job.n,
+        job.pos,
     )
     return held
 
@@ -74,4 +88,7 @@ class Lease:
 
 async def own_leases(connection: Connection, node: int) -> list[Lease]:
     """What the database says that this node holds, with the tickets whose cancellation was asked for."""
-    return [Lease(row["n"], frozenset(row["tickets"]), frozenset(row["cancel"])) for row in await connection.fetch(_OWN_LEASES, node)]
+    return [
+        Lease(row["n"], frozenset(row["tickets"]), frozenset(row["cancel"]))
+        for row in await connection.fetch(_OWN_LEASES, node)
+    ]

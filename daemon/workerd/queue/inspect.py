@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from workerd import codec
 from workerd.queue.tally import quantile
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from workerd.job import AnyConnection
 
 STATES = ("queued", "running", "scheduled", "blocked", "succeeded", "failed", "cancelled")
@@ -36,8 +37,10 @@ _DEPTHS = """
         0::bigint AS blocked, coalesce(h.running, 0)::bigint AS running,
         extract(epoch FROM now() - d.oldest)::double precision AS oldest_queued_s, q.paused_at IS NOT NULL AS paused
     FROM workerd.queue q LEFT JOIN depth d ON d.queue = q.name
-    LEFT JOIN (SELECT l.queue, sum(running) AS running FROM held JOIN workerd.lane l ON l.id = held.lane GROUP BY l.queue) h ON h.queue = q.name
-    LEFT JOIN (SELECT l.queue, count(*) AS scheduled FROM workerd.scheduled x JOIN workerd.lane l ON l.id = x.lane GROUP BY l.queue) s ON s.queue = q.name
+    LEFT JOIN (SELECT l.queue, sum(running) AS running FROM held JOIN workerd.lane l ON l.id = held.lane GROUP BY l.queue) h
+        ON h.queue = q.name
+    LEFT JOIN (SELECT l.queue, count(*) AS scheduled FROM workerd.scheduled x JOIN workerd.lane l ON l.id = x.lane GROUP BY l.queue) s
+        ON s.queue = q.name
     ORDER BY q.name
 """
 _TALLIES = """
@@ -46,9 +49,12 @@ _TALLIES = """
     FROM workerd.tally WHERE slot > now() - make_interval(secs => $1) - interval '5 minutes' GROUP BY task ORDER BY task
 """
 _NODES = """
-    SELECT id::text, name, CASE WHEN dead_at IS NOT NULL THEN 'dead' WHEN draining THEN 'draining' ELSE 'alive' END AS state, workers, busy, transport,
-        extract(epoch FROM clock_timestamp() - beat)::double precision AS heartbeat_age_s, version, jobs_done, jobs_failed, pid, queues, tasks, started_at
-    FROM workerd.node WHERE $1 OR NOT stopped AND (dead_at IS NULL OR dead_at > now() - interval '1 day') ORDER BY dead_at IS NOT NULL, name, started_at
+    SELECT id::text, name, CASE WHEN dead_at IS NOT NULL THEN 'dead' WHEN draining THEN 'draining' ELSE 'alive' END AS state,
+        workers, busy, transport,
+        extract(epoch FROM clock_timestamp() - beat)::double precision AS heartbeat_age_s,
+        version, jobs_done, jobs_failed, pid, queues, tasks, started_at
+    FROM workerd.node WHERE $1 OR NOT stopped AND (dead_at IS NULL OR dead_at > now() - interval '1 day')
+    ORDER BY dead_at IS NOT NULL, name, started_at
 """
 
 
@@ -102,7 +108,9 @@ async def queues(connection: AnyConnection) -> list[dict[str, Any]]:
 async def pause(connection: AnyConnection, queue: str, *, paused: bool) -> bool:
     """Pause or resume a queue; False when there is none of this name."""
     changed = await connection.fetchval(
-        "UPDATE workerd.queue SET paused_at = CASE WHEN $2 THEN coalesce(paused_at, now()) END WHERE name = $1 RETURNING true", queue, paused
+        "UPDATE workerd.queue SET paused_at = CASE WHEN $2 THEN coalesce(paused_at, now()) END WHERE name = $1 RETURNING true",
+        queue,
+        paused,
     )
     await connection.execute("SELECT pg_notify('workerd', 'lanes')")
     return changed is not None
@@ -115,11 +123,21 @@ async def tasks(connection: AnyConnection, hours: float) -> list[dict[str, Any]]
         run = [sum(column) for column in zip(*row["run"], strict=True)]
         wait = [sum(column) for column in zip(*row["wait"], strict=True)]
         ended = row["succeeded"] + row["failed"]
-        found.append({
-            "task": row["task"], "succeeded": row["succeeded"], "failed": row["failed"], "retried": row["retried"], "cancelled": row["cancelled"],
-            "success_rate": round(row["succeeded"] / ended, 4) if ended else None, "per_hour": round(ended / hours, 2),
-            "run_p50_ms": _ms(run, 0.5), "run_p95_ms": _ms(run, 0.95), "run_p99_ms": _ms(run, 0.99), "wait_p95_ms": _ms(wait, 0.95),
-        })  # fmt: skip
+        found.append(
+            {
+                "task": row["task"],
+                "succeeded": row["succeeded"],
+                "failed": row["failed"],
+                "retried": row["retried"],
+                "cancelled": row["cancelled"],
+                "success_rate": round(row["succeeded"] / ended, 4) if ended else None,
+                "per_hour": round(ended / hours, 2),
+                "run_p50_ms": _ms(run, 0.5),
+                "run_p95_ms": _ms(run, 0.95),
+                "run_p99_ms": _ms(run, 0.99),
+                "wait_p95_ms": _ms(wait, 0.95),
+            }
+        )
     return found
 
 
@@ -130,7 +148,10 @@ async def nodes(connection: AnyConnection, *, every: bool = False) -> list[dict[
 
 async def known_tasks(connection: AnyConnection) -> set[str]:
     """The tasks that some living node runs."""
-    return {row[0] for row in await connection.fetch("SELECT DISTINCT unnest(tasks) FROM workerd.node WHERE dead_at IS NULL")}
+    return {
+        row[0]
+        for row in await connection.fetch("SELECT DISTINCT unnest(tasks) FROM workerd.node WHERE dead_at IS NULL")
+    }
 
 
 def _job(row: Any) -> dict[str, Any]:

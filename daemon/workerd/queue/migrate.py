@@ -11,7 +11,7 @@ import asyncpg
 from workerd.errors import SchemaError
 
 if TYPE_CHECKING:
-    from workerd.queue.database import Connection
+    from workerd.job import AnyConnection
 
 LOCK = 0x776F726B657264  # the advisory lock of migrations: "workerd" in hexadecimal
 
@@ -40,7 +40,7 @@ def latest() -> int:
     return known()[-1].version
 
 
-async def current(connection: Connection) -> int:
+async def current(connection: AnyConnection) -> int:
     """The version of the schema in the database; 0 when there is none."""
     if await connection.fetchval("SELECT to_regclass('workerd.migration') IS NULL"):
         return 0
@@ -48,7 +48,7 @@ async def current(connection: Connection) -> int:
     return version
 
 
-async def pending(connection: Connection) -> list[Migration]:
+async def pending(connection: AnyConnection) -> list[Migration]:
     """The migrations that the database has not seen. Raises SchemaError when it is newer than this program."""
     version = await current(connection)
     check(version)
@@ -63,7 +63,7 @@ def check(version: int) -> None:
         )
 
 
-async def upgrade(connection: Connection) -> list[Migration]:
+async def upgrade(connection: AnyConnection) -> list[Migration]:
     """Apply what is pending, each in its own transaction, and return it.
 
     Raises SchemaError when the schema is newer than this program or the role may not change it.
@@ -77,12 +77,14 @@ async def upgrade(connection: Connection) -> list[Migration]:
             await _apply(connection, migration)
         return todo
     except asyncpg.InsufficientPrivilegeError as error:
-        raise SchemaError(f"the schema cannot be upgraded by this role: {error} (run `workerctl db upgrade` as its owner)") from error
+        raise SchemaError(
+            f"the schema cannot be upgraded by this role: {error} (run `workerctl db upgrade` as its owner)"
+        ) from error
     finally:
         await connection.execute("SELECT pg_advisory_unlock($1)", LOCK)
 
 
-async def _apply(connection: Connection, migration: Migration) -> None:
+async def _apply(connection: AnyConnection, migration: Migration) -> None:
     async with connection.transaction():
         await connection.execute(
             "CREATE SCHEMA IF NOT EXISTS workerd;"
@@ -90,4 +92,6 @@ async def _apply(connection: Connection, migration: Migration) -> None:
             " applied_at timestamptz NOT NULL DEFAULT now())"
         )
         await connection.execute(migration.sql)
-        await connection.execute("INSERT INTO workerd.migration (version, name) VALUES ($1, $2)", migration.version, migration.name)
+        await connection.execute(
+            "INSERT INTO workerd.migration (version, name) VALUES ($1, $2)", migration.version, migration.name
+        )

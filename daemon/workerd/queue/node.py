@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from workerd.tasks import Task
     from workerd.queue.database import Connection
+    from workerd.tasks import Task
 
 _REGISTER = """
     INSERT INTO workerd.node (id, name, pid, version, heartbeat, locked, tasks, queues, workers)
@@ -83,7 +83,9 @@ async def declare_tasks(connection: Connection, tasks: Iterable[Task[..., Any]],
 
 async def beat(connection: Connection, node: int, figures: Figures) -> bool:
     """Say that the node lives; False when it was declared dead."""
-    alive = await connection.fetchval(_BEAT, node, figures.workers, figures.busy, figures.draining, figures.done, figures.failed)
+    alive = await connection.fetchval(
+        _BEAT, node, figures.workers, figures.busy, figures.draining, figures.done, figures.failed
+    )
     return alive is not None
 
 

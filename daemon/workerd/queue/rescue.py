@@ -17,10 +17,13 @@ _SUSPECTS = """
             AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND k.classid::bigint = n.id >> 32 AND k.objid::bigint = n.id & 4294967295) AS unlocked,
         clock_timestamp() - n.beat > make_interval(secs => 3 * n.heartbeat) AS silent,
-        CASE WHEN pg_postmaster_start_time() > clock_timestamp() - make_interval(secs => 6 * n.heartbeat) THEN 3 * n.heartbeat ELSE 1 END AS grace
+        CASE WHEN pg_postmaster_start_time() > clock_timestamp() - make_interval(secs => 6 * n.heartbeat)
+            THEN 3 * n.heartbeat ELSE 1 END AS grace
     FROM workerd.node n WHERE n.dead_at IS NULL
 """
-_DECLARE = "UPDATE workerd.node SET dead_at = clock_timestamp() WHERE id = $1 AND beat = $2 AND dead_at IS NULL RETURNING true"
+_DECLARE = (
+    "UPDATE workerd.node SET dead_at = clock_timestamp() WHERE id = $1 AND beat = $2 AND dead_at IS NULL RETURNING true"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +60,6 @@ class Rescued:
 
 async def rescue(connection: Connection, max_crashes: int, ttl: float) -> list[Rescued]:
     """Take back the jobs of every lease whose node does not live; up to 100 leases a call."""
-    return [Rescued(*row) for row in await connection.fetch("SELECT * FROM workerd.rescue(100, $1, $2)", max_crashes, ttl)]
+    return [
+        Rescued(*row) for row in await connection.fetch("SELECT * FROM workerd.rescue(100, $1, $2)", max_crashes, ttl)
+    ]

@@ -75,5 +75,8 @@ async def add(connection: Connection, node: int, tallies: dict[tuple[str, str], 
     """Add the counters, by (task, queue), to those of the current five minutes."""
     await connection.executemany(
         _ADD,
-        [(node, task, queue, t.succeeded, t.failed, t.cancelled, t.retried, t.run, t.wait) for (task, queue), t in tallies.items()],
+        [
+            (node, task, queue, t.succeeded, t.failed, t.cancelled, t.retried, t.run, t.wait)
+            for (task, queue), t in tallies.items()
+        ],
     )

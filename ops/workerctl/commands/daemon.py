@@ -41,8 +41,10 @@ def _local(runtime: str) -> None:
 def start(
     n: Annotated[str | None, typer.Argument(metavar="[N]", help="Number of workers.")] = None,
     count: Annotated[str | None, typer.Option("-c", "--count", help="Number of workers, like N.")] = None,
-    detach: Annotated[bool, typer.Option("-d", "--daemon", help="In the background, as always.")] = True,  # noqa: ARG001 - accepted, it is what happens anyway
-    monitor: Annotated[str | None, typer.Option("-m", help="How often the daemon logs its own figures, e.g. 30.")] = None,
+    detach: Annotated[bool, typer.Option("-d", "--daemon", help="In the background, as always.")] = True,
+    monitor: Annotated[
+        str | None, typer.Option("-m", help="How often the daemon logs its own figures, e.g. 30.")
+    ] = None,
     runtime: Runtime = "local",
 ) -> None:
     """Start the daemon in the background and return when it is ready.
@@ -68,7 +70,9 @@ def _start(settings: Settings) -> None:
 
     began = time.monotonic()
     pid = local.start(settings, context.flags())
-    render.say(f"{settings.name} started (local, PID {pid}) with {settings.workers} workers, ready after {time.monotonic() - began:.1f} s")
+    render.say(
+        f"{settings.name} started (local, PID {pid}) with {settings.workers} workers, ready after {time.monotonic() - began:.1f} s"
+    )
 
 
 def stop(
@@ -122,7 +126,10 @@ def _stop_database(settings: Settings) -> bool:
     return False
 
 
-def restart(n: Annotated[str | None, typer.Argument(metavar="[N]", help="Number of workers.")] = None, runtime: Runtime = "local") -> None:
+def restart(
+    n: Annotated[str | None, typer.Argument(metavar="[N]", help="Number of workers.")] = None,
+    runtime: Runtime = "local",
+) -> None:
     """Drain and stop the daemon, then start it; starts it when it did not run.
 
     Example: workerctl restart 8
@@ -148,10 +155,12 @@ def run(
         context.set_flag("log_level", "DEBUG")
     if context.configuration().sources["workers"] == "default":
         context.set_flag("workers", "1")
-    os.execv(sys.executable, [sys.executable, "-m", "workerd", *context.flags()])
+    os.execv(sys.executable, [sys.executable, "-m", "workerd", *context.flags()])  # noqa: S606 - no shell wanted
 
 
-def scale(n: Annotated[str, typer.Argument(metavar="N", help="Number of workers.")], runtime: Runtime = "local") -> None:
+def scale(
+    n: Annotated[str, typer.Argument(metavar="N", help="Number of workers.")], runtime: Runtime = "local"
+) -> None:
     """Change the number of workers of the running daemon; no job is interrupted.
 
     Example: workerctl scale 8
@@ -211,7 +220,9 @@ def _show(told: dict[str, Any]) -> None:
         ("loop lag", f"{told['loop_lag_ms']:.1f} ms"),
         ("database", f"{database['state']} ({database['host']}) since {render.brief(database['since'])}"),
     ])  # fmt: skip
-    rows = [(s["worker"], s["state"], s["job_id"] and str(s["job_id"]), s["task"], s["running_s"]) for s in told["slots"]]
+    rows = [
+        (s["worker"], s["state"], s["job_id"] and str(s["job_id"]), s["task"], s["running_s"]) for s in told["slots"]
+    ]
     render.table("workers", ("worker", "state", "job", "task", "seconds"), rows[:50])
 
 

@@ -18,20 +18,30 @@ CHUNK = 1000  # jobs of standard input enqueued in one transaction
 
 def enqueue(
     task: Annotated[str, typer.Argument(metavar="TASK", help="Name of the task.")],
-    payload: Annotated[str, typer.Argument(metavar="[JSON]", help="Arguments as a JSON object; - reads one object a line from standard input.")] = "{}",
+    payload: Annotated[
+        str,
+        typer.Argument(
+            metavar="[JSON]", help="Arguments as a JSON object; - reads one object a line from standard input."
+        ),
+    ] = "{}",
     queue: Annotated[str | None, typer.Option(help="Queue instead of the task's.")] = None,
     priority: Annotated[int | None, typer.Option(help="Priority instead of the task's; higher runs first.")] = None,
     delay: Annotated[str | None, typer.Option(help="Start not before, e.g. 5m.")] = None,
     run_at: Annotated[str | None, typer.Option(help="Start not before, as an ISO time with zone.")] = None,
     key: Annotated[str | None, typer.Option(help="No second job while one with this key is not finished.")] = None,
-    retries: Annotated[int | None, typer.Option("--retries", min=0, max=32767, help="Retries instead of the task's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
-    """Enqueue a job and print its id.
+    """Enqueue a job and print its id; --max-retries N gives it other retries than its task.
 
     Example: workerctl enqueue ocr_extract '{"path": "a.pdf"}' --delay 5m --key a.pdf
     """
-    options = {"queue": queue, "priority": priority, "delay": delay, "run_at": _time(run_at), "max_retries": retries}
+    options = {
+        "queue": queue,
+        "priority": priority,
+        "delay": delay,
+        "run_at": _time(run_at),
+        "max_retries": context.settings().max_retries if context.given("max_retries") else None,
+    }
     if payload == "-":
         if key is not None:
             from workerd.errors import ConfigError
@@ -60,7 +70,7 @@ async def _enqueue_lines(task: str, options: dict[str, Any]) -> list[int]:
     if not payloads:
         raise ConfigError("standard input has no lines: one JSON object a line is expected")
     async with context.queue() as queue:
-        known = [await _known(queue, task, payload) for payload in payloads[:1]][0]
+        known = await _known(queue, task, payloads[0])
         for payload in payloads[1:]:
             _fits(known, payload)
         ids: list[int] = []
@@ -89,7 +99,11 @@ async def _known(queue: Queue, task: str, arguments: dict[str, Any]) -> Any:
     if task in names:
         return task
     close = difflib.get_close_matches(task, [*registry, *names], n=1)
-    hint = f", did you mean {close[0]}?" if close else f" (known are {', '.join(sorted({*registry, *names})) or 'none'}{trouble})"
+    hint = (
+        f", did you mean {close[0]}?"
+        if close
+        else f" (known are {', '.join(sorted({*registry, *names})) or 'none'}{trouble})"
+    )
     raise TaskError(f"neither TASKS nor a living node knows the task {task}{hint}")
 
 
@@ -108,7 +122,7 @@ def _object(text: str, what: str) -> dict[str, Any]:
     except PayloadError as error:
         raise ConfigError(f"{what} is {error}") from None
     if not isinstance(value, dict):
-        raise ConfigError(f"{what} is not a JSON object of the task's arguments, such as '{{\"path\": \"a.pdf\"}}'")
+        raise ConfigError(f'{what} is not a JSON object of the task\'s arguments, such as \'{{"path": "a.pdf"}}\'')
     return value
 
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
-State = Annotated[list[str] | None, typer.Option("--state", help="queued, running, scheduled, succeeded, failed or cancelled; may be repeated.")]
+State = Annotated[
+    list[str] | None,
+    typer.Option("--state", help="queued, running, scheduled, succeeded, failed or cancelled; may be repeated."),
+]
 QueueName = Annotated[str | None, typer.Option("--queue", help="Only of this queue.")]
 TaskName = Annotated[str | None, typer.Option("--task", help="Only of this task.")]
 NodeName = Annotated[str | None, typer.Option("--node", help="Only those that this node runs or ran last.")]
@@ -25,7 +28,9 @@ Key = Annotated[str | None, typer.Option("--key", help="Only with this key.")]
 Older = Annotated[str | None, typer.Option("--older-than", help="Only those enqueued longer ago, e.g. 2d.")]
 Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
-Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Ids of jobs; without any, a filter is needed.")]
+Ids = Annotated[
+    list[int] | None, typer.Argument(metavar="[ID]...", help="Ids of jobs; without any, a filter is needed.")
+]
 
 
 @app.command("list")
@@ -42,15 +47,27 @@ def list_jobs(
         render.json(found)
         return
     rows = [
-        (str(j["id"]), j["task"], j["queue"], j["state"], j["attempt"], j["progress"] and f"{j['progress']:.0%}", render.brief(j["enqueued_at"]),
-         render.first_line(j["error"])[:80])
+        (
+            str(j["id"]),
+            j["task"],
+            j["queue"],
+            j["state"],
+            j["attempt"],
+            j["progress"] and f"{j['progress']:.0%}",
+            render.brief(j["enqueued_at"]),
+            render.first_line(j["error"])[:80],
+        )
         for j in found
-    ]  # fmt: skip
-    render.table(f"jobs ({len(found)})", ("id", "task", "queue", "state", "attempt", "progress", "enqueued", "error"), rows)
+    ]
+    render.table(
+        f"jobs ({len(found)})", ("id", "task", "queue", "state", "attempt", "progress", "enqueued", "error"), rows
+    )
 
 
 @app.command()
-def show(job_id: Annotated[int | None, typer.Argument(metavar="[ID]")] = None, key: Key = None, as_json: Json = False) -> None:
+def show(
+    job_id: Annotated[int | None, typer.Argument(metavar="[ID]")] = None, key: Key = None, as_json: Json = False
+) -> None:
     """One job: arguments, result, error, every attempt.
 
     Example: workerctl jobs show 42
@@ -64,8 +81,14 @@ def show(job_id: Annotated[int | None, typer.Argument(metavar="[ID]")] = None, k
         render.json(job)
         return
     hidden = ("attempts", "error", "message")
-    render.details(f"job {job['id']}", [(name, _text(value)) for name, value in job.items() if name not in hidden and value is not None])
-    rows = [(a["attempt"], a["node"], render.brief(a["started_at"]), render.brief(a["ended_at"]), a["outcome"], a["error"]) for a in job["attempts"]]
+    render.details(
+        f"job {job['id']}",
+        [(name, _text(value)) for name, value in job.items() if name not in hidden and value is not None],
+    )
+    rows = [
+        (a["attempt"], a["node"], render.brief(a["started_at"]), render.brief(a["ended_at"]), a["outcome"], a["error"])
+        for a in job["attempts"]
+    ]
     render.table("attempts", ("attempt", "node", "started", "ended", "outcome", "error"), rows)
 
 
@@ -90,7 +113,9 @@ def cancel(
 
     Example: workerctl jobs cancel 42 43
     """
-    context.run(_each("cancelled", ids, _filter(state, queue, task, node, key, older_than), yes, lambda q, i: q.cancel(i)))
+    context.run(
+        _each("cancelled", ids, _filter(state, queue, task, node, key, older_than), yes, lambda q, i: q.cancel(i))
+    )
 
 
 @app.command()
@@ -106,7 +131,10 @@ def delete(
 
 
 @app.command()
-def wait(job_id: Annotated[int, typer.Argument(metavar="ID")], timeout: Annotated[str | None, typer.Option(help="Give up after, e.g. 30s.")] = None) -> int:
+def wait(
+    job_id: Annotated[int, typer.Argument(metavar="ID")],
+    timeout: Annotated[str | None, typer.Option(help="Give up after, e.g. 30s.")] = None,
+) -> int:
     """Wait until a job is finished and print its result; exits 0 only when it succeeded.
 
     Example: workerctl jobs wait 42 --timeout 1m
@@ -177,7 +205,9 @@ async def _delete(queue: Queue, job_id: int) -> str:
     return "deleted"
 
 
-async def _each(done: str, ids: list[int] | None, which: Filter, yes: bool, act: Callable[[Queue, int], Awaitable[str]]) -> None:
+async def _each(
+    done: str, ids: list[int] | None, which: Filter, yes: bool, act: Callable[[Queue, int], Awaitable[str]]
+) -> None:
     """Act on the named jobs, or on those that fit after showing how many; one that refuses does not stop the others."""
     from workerd.errors import ConfigError, JobError
     from workerd.queue import inspect

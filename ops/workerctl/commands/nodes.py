@@ -29,7 +29,18 @@ def list_nodes(
     if as_json:
         render.json(found)
         return
-    columns = ("id", "name", "state", "workers", "busy", "transport", "heartbeat_age_s", "version", "jobs_done", "jobs_failed")
+    columns = (
+        "id",
+        "name",
+        "state",
+        "workers",
+        "busy",
+        "transport",
+        "heartbeat_age_s",
+        "version",
+        "jobs_done",
+        "jobs_failed",
+    )
     render.table("nodes", columns, [[n[c] for c in columns] for n in found])
 
 

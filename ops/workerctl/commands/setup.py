@@ -23,7 +23,7 @@ async def hello(name: str, *, job: Job) -> str:
     await job.progress(0.5, "thinking")
     return f"Hello {name}"
 '''
-TEST = '''import asyncio
+TEST = """import asyncio
 from unittest.mock import AsyncMock
 
 from tasks import hello
@@ -31,7 +31,7 @@ from tasks import hello
 
 def test_hello_greets() -> None:
     assert asyncio.run(hello("you", job=AsyncMock())) == "Hello you"
-'''
+"""
 ENV = """# Settings of the daemon; `workerctl config` shows all of them.
 # DATABASE_URL=postgresql://user:password@localhost/app   (without it: an embedded PostgreSQL)
 TASKS=tasks
@@ -64,7 +64,9 @@ def check(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] 
     if as_json:
         render.json([{"check": what, "ok": problem is None, "problem": problem} for what, problem in findings])
     else:
-        render.table("check", ("check", "", "what to do"), [(what, "ok" if p is None else "problem", p) for what, p in findings])
+        render.table(
+            "check", ("check", "", "what to do"), [(what, "ok" if p is None else "problem", p) for what, p in findings]
+        )
     return 1 if any(problem for _, problem in findings) else 0
 
 
@@ -77,9 +79,18 @@ async def _findings() -> list[tuple[str, str | None]]:
     except ConfigError as error:
         return [("settings", problem) for problem in error.problems]
     settings = loaded.settings
-    found: list[tuple[str, str | None]] = [("settings", None), *((("settings", warning)) for warning in loaded.warnings)]
-    for what, folder in (("STATE_DIR", settings.state_dir), ("RUNTIME_DIR", settings.runtime_dir), ("LOG_DIR", settings.log_dir)):
-        found.append((what, None if _writable(folder) else f"{folder} is not writable: set {what} to another directory"))
+    found: list[tuple[str, str | None]] = [
+        ("settings", None),
+        *((("settings", warning)) for warning in loaded.warnings),
+    ]
+    for what, folder in (
+        ("STATE_DIR", settings.state_dir),
+        ("RUNTIME_DIR", settings.runtime_dir),
+        ("LOG_DIR", settings.log_dir),
+    ):
+        found.append(
+            (what, None if _writable(folder) else f"{folder} is not writable: set {what} to another directory")
+        )
     try:
         load_modules(settings.tasks, settings.app_dir)
         found.append(("tasks", None))
@@ -95,9 +106,19 @@ async def _database_findings() -> AsyncIterator[tuple[str, str | None]]:
     try:
         async with context.queue(upgrade=False) as queue, queue.connection() as connection:
             version = await connection.fetchval("SHOW server_version_num")
-            yield "database", None if int(version) >= 150000 else f"PostgreSQL {int(version) // 10000} is too old: 15 or newer is needed"
+            yield (
+                "database",
+                None
+                if int(version) >= 150000
+                else f"PostgreSQL {int(version) // 10000} is too old: 15 or newer is needed",
+            )
             durable = await connection.fetchval("SHOW synchronous_commit")
-            yield "synchronous_commit", None if durable != "off" else "it is off: a crash of the server loses jobs that were enqueued; turn it on for this role"
+            yield (
+                "synchronous_commit",
+                None
+                if durable != "off"
+                else "it is off: a crash of the server loses jobs that were enqueued; turn it on for this role",
+            )
             current = await migrate.current(connection)
             behind = f"it has version {current}, this program needs {migrate.latest()}: run `workerctl db upgrade`"
             yield "schema", None if current == migrate.latest() else behind
@@ -123,7 +144,7 @@ def init() -> None:
             (here / name).write_text(text)
     except OSError as error:
         raise ConfigError(f"{here} is not writable: {error.strerror}") from error
-    render.say(f"wrote {', '.join(FILES)}; now: workerctl start && workerctl enqueue hello '{{\"name\": \"you\"}}'")
+    render.say(f'wrote {", ".join(FILES)}; now: workerctl start && workerctl enqueue hello \'{{"name": "you"}}\'')
 
 
 def _writable(folder: Path) -> bool:

@@ -23,7 +23,17 @@ def stats(
         return
     columns = ("queue", "queued", "scheduled", "blocked", "running", "oldest_queued_s", "paused")
     render.table("queues", columns, [[q[c] for c in columns] for q in queues])
-    shown = ("task", "succeeded", "failed", "retried", "per_hour", "run_p50_ms", "run_p95_ms", "run_p99_ms", "wait_p95_ms")
+    shown = (
+        "task",
+        "succeeded",
+        "failed",
+        "retried",
+        "per_hour",
+        "run_p50_ms",
+        "run_p95_ms",
+        "run_p99_ms",
+        "wait_p95_ms",
+    )
     rows = [[*(t[c] for c in shown), None if t["success_rate"] is None else f"{t['success_rate']:.1%}"] for t in tasks]
     render.table(f"tasks, last {hours:g} h", (*shown, "success"), rows)
 

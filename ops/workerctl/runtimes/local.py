@@ -29,7 +29,10 @@ def pid_of(settings: Settings) -> int | None:
 
 
 def start(settings: Settings, flags: list[str]) -> int:
-    """Start `workerd` with these flags in a session of its own; returns its PID when it is ready. Raises WorkerdError with its last words."""
+    """Start `workerd` with these flags in a session of its own; returns its PID when it is ready.
+
+    Raises WorkerdError with its last words.
+    """
     with tempfile.TemporaryDirectory(prefix="workerctl-") as folder, tempfile.TemporaryFile() as words:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         with listener:
@@ -74,10 +77,11 @@ def status(settings: Settings) -> dict[str, Any] | None:
 def _wait_ready(daemon: subprocess.Popen[bytes], listener: socket.socket) -> bool:
     """Whether the daemon said READY=1 before it ended."""
     ended = os.pidfd_open(daemon.pid)
+    events: tuple[Any, ...] = (listener, ended)
     try:
         limit = time.monotonic() + START_LIMIT
         while time.monotonic() < limit:
-            heard, _, _ = select.select([listener, ended], [], [], limit - time.monotonic())
+            heard, _, _ = select.select(events, [], [], limit - time.monotonic())
             if listener in heard and b"READY=1" in listener.recv(65536).split(b"\n"):
                 return True
             if ended in heard:
