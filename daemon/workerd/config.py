@@ -182,7 +182,14 @@ def _near_misses(entries: Mapping[str, str], path: Path) -> list[str]:
         upper = key.upper().removeprefix("WORKERD_")
         if upper in known:
             continue
-        close = difflib.get_close_matches(upper, known, n=1, cutoff=0.88)
+        close = next((name for name in known if _differs_slightly(upper, name)), None)
         if close:
-            warnings.append(f"{path}: {key} is no setting, did you mean {close[0]}?")
+            warnings.append(f"{path}: {key} is no setting, did you mean {close}?")
     return warnings
+
+
+def _differs_slightly(one: str, other: str) -> bool:
+    """Whether two names differ by a typing mistake: DATABASE_ULR is one for DATABASE_URL, DATABASE_USER is not."""
+    steps = difflib.SequenceMatcher(a=one, b=other, autojunk=False).get_opcodes()
+    changed = sum(max(a2 - a1, b2 - b1) for kind, a1, a2, b1, b2 in steps if kind != "equal")
+    return changed <= (2 if len(other) > 5 else 1)

@@ -27,6 +27,10 @@ class EmbeddedError(DatabaseError):
     """The embedded PostgreSQL cannot be made, started or stopped."""
 
 
+class NodeDead(DatabaseError):
+    """This node was declared dead: it may claim nothing until it has registered anew."""
+
+
 class TaskError(WorkerdError):
     """A task is unknown, declared wrongly, or called with arguments that do not fit."""
 

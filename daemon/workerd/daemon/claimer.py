@@ -12,7 +12,7 @@ import asyncpg
 
 from workerd.daemon.lows import Lows
 from workerd.daemon.prefetch import room
-from workerd.errors import DatabaseError
+from workerd.errors import DatabaseError, NodeDead
 from workerd.queue import tally
 from workerd.queue.claim import MAX_BATCH, claim
 from workerd.queue.database import CONNECTION_ERRORS, connect
@@ -42,7 +42,8 @@ class Claimer:
 
     def __init__(
         self, dsn: str, settings: Settings, tasks: list[str], holdings: Holdings, backlog: Backlog, workers: Workers,
-        executor: Executor, finisher: Finisher, wake: asyncio.Event, on_state: Callable[[str], None], name: str,
+        executor: Executor, finisher: Finisher, wake: asyncio.Event, on_state: Callable[[str], None],
+        on_dead: Callable[[], None], name: str,
     ) -> None:  # fmt: skip
         self._dsn = dsn
         self._settings = settings
@@ -54,6 +55,7 @@ class Claimer:
         self._finisher = finisher
         self._wake = wake
         self._on_state = on_state
+        self._on_dead = on_dead  # the database says that this node was declared dead
         self._name = name
         self._lows = Lows()
         self._accepting = True
@@ -94,17 +96,16 @@ class Claimer:
         self._settle_at = 0.0
         self._wake.set()
 
+    def begin_anew(self) -> None:
+        """The node has a new id: nothing is held any more."""
+        self._hungry = True
+        self._settle_at = 0.0
+        self._wake.set()
+
     def close(self) -> None:
         """End `run` when everything that ended is written."""
         self._closing = True
         self._wake.set()
-
-    def hold_alone(self, job: Claimed) -> int:
-        """A new lease number for a job that gets a lease of its own; both numbers count as held until `moved`."""
-        return self._holdings.split(job)
-
-    def moved(self, job: Claimed, n: int) -> None:
-        self._holdings.moved(job, n)
 
     async def _serve(self, connection: Connection) -> None:
         await connection.add_listener("workerd", self._notified)
@@ -153,10 +154,16 @@ class Claimer:
         node, n = self._holdings.new_lease()
         began = monotonic()
         free = self._free
-        answer = await claim(
-            connection, node, n, self._lows.targets(), batch, self._tasks, free=free,
-            alone=not any(job.crashes >= self._last_chance for job in self._workers.running()), last_chance=self._last_chance,
-        )  # fmt: skip
+        alone = not any(job.crashes >= self._last_chance for job in self._workers.running())
+        try:
+            answer = await claim(
+                connection, node, n, self._lows.targets(), batch, self._tasks,
+                free=free, alone=alone, last_chance=self._last_chance,
+            )  # fmt: skip
+        except NodeDead:
+            self._hungry = False
+            self._on_dead()
+            return False
         self._lows.learn(answer.lane, answer.last, monotonic() - began)
         if node != self._holdings.node:
             return True  # declared dead meanwhile: these jobs are somebody else's
@@ -175,14 +182,16 @@ class Claimer:
         """Compare what the database says that this node holds with what it knows: give the rest back, and stop what is to be cancelled."""
         self._settle_at = monotonic() + self._settings.heartbeat_interval
         self._lows.set_lanes(await lanes(connection, self._settings.queues))
-        for lease in await own_leases(connection, self._holdings.node):
+        node = self._holdings.node
+        for lease in await own_leases(connection, node):
+            if node != self._holdings.node:
+                return  # declared dead meanwhile
             unknown = lease.tickets - self._holdings.tickets(lease.n)
             if unknown:
                 log.warning("giving back %s jobs of a claim whose answer was lost", len(unknown))
-                await give_back(connection, self._holdings.node, lease.n, sorted(unknown), self._settings.failure_ttl)
-            for pos in lease.cancel:
-                run = self._executor.running.get((self._holdings.node, pos))
-                if run is not None:
+                await give_back(connection, node, lease.n, sorted(unknown), self._settings.failure_ttl)
+            for run in list(self._executor.running):
+                if run.claimed.node == node and run.claimed.pos in lease.cancel:
                     run.halt("cancelled")
             await self._return(connection, self._backlog.take_matching({(lease.n, pos) for pos in lease.cancel}))
 

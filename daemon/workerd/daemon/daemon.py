@@ -52,6 +52,7 @@ class Daemon:
         self._settings = settings
         self._where = where
         self._tasks = tasks
+        self.ready = asyncio.Event()  # set when it claims
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._now = asyncio.Event()
@@ -73,7 +74,7 @@ class Daemon:
         self._backlog = backlog
         self._claimer = Claimer(
             where.direct, settings, sorted(tasks), self._holdings, backlog, self._workers, self._executor, self._finisher, self._wake,
-            self._status.connection_is, self._name,
+            self._status.connection_is, self._beat_now, self._name,
         )  # fmt: skip
         self._control = ControlServer(
             settings.socket_path,
@@ -84,17 +85,17 @@ class Daemon:
         """Work until told to stop. Raises WorkerdError when it cannot start."""
         await self._prepare()
         await self._control.start()
-        lease = LeaseThread(
+        self._lease = LeaseThread(
             self._where.direct, self._registration(), self._figures, self._holdings.node, self._reborn_threadsafe()
         )
         queue = await self._open_queue()
         try:
-            await lease.register()
+            await self._lease.register()
             async with asyncio.TaskGroup() as group:
                 await self._work(group, queue)
         finally:
-            lease.leave()
-            await asyncio.to_thread(lease.join, 5.0)
+            self._lease.leave()
+            await asyncio.to_thread(self._lease.join, 5.0)
             client.set_default(None)
             queue.terminate()
             await self._control.stop()
@@ -123,7 +124,7 @@ class Daemon:
         return queue
 
     async def _work(self, group: asyncio.TaskGroup, queue: Queue) -> None:
-        host = DaemonHost(self._settings, queue, self._executor, self._claimer)
+        host = DaemonHost(self._settings, queue, self._executor, self._holdings)
         self._executor.host = host
         self._install_signals()
         claimer = group.create_task(self._claimer.run(), name="claimer")
@@ -147,6 +148,7 @@ class Daemon:
             self._settings.node,
         )
         log.info("ready")
+        self.ready.set()
         self._supervisor.ready(self._status.line())
         await self._stop.wait()
         await self._drain()
@@ -165,7 +167,7 @@ class Daemon:
         await _first(self._workers.quiet, self._now, timeout=self._drain_timeout)
         if not self._workers.quiet.is_set():
             log.warning("%s jobs still run: they are cancelled and given back", self._workers.busy)
-            for run in list(self._executor.running.values()):
+            for run in list(self._executor.running):
                 run.halt("returned")
             await _first(self._workers.quiet, timeout=FLUSH_LIMIT)
 
@@ -219,15 +221,18 @@ class Daemon:
 
         return tell
 
+    def _beat_now(self) -> None:
+        self._lease.beat_now()
+
     def _reborn(self, node_id: int) -> None:
         """This node was declared dead: nothing that it held is its own any more."""
         old = self._holdings.node
-        for run in list(self._executor.running.values()):
+        for run in list(self._executor.running):
             run.halt("lost")
         self._backlog.clear()
         self._finisher.forget(old)
         self._holdings.reborn(node_id)
-        self._wake.set()
+        self._claimer.begin_anew()
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import traceback
 from dataclasses import dataclass, field
 from time import monotonic
@@ -34,6 +35,7 @@ class Run:
     """A job that is being run."""
 
     claimed: Claimed
+    job: Job
     scope: asyncio.Timeout
     started: float = field(default_factory=monotonic)
     stop: Stop | None = None  # why it was told to stop
@@ -55,22 +57,20 @@ class Executor:
         self._settings = settings
         self._tasks = tasks
         self._threads = threads
-        self.running: dict[tuple[int, int], Run] = {}  # by node id and ticket
+        self.running: set[Run] = set()
         self.host: Host | None = None
 
     async def run(self, claimed: Claimed) -> Finished:
         """Run the job's handler; whatever it does becomes the outcome."""
         task = self._tasks[claimed.task]
-        run = Run(claimed, asyncio.timeout(task.timeout or self._settings.job_timeout))
-        key = (claimed.node, claimed.pos)
-        self.running[key] = run
+        run = Run(claimed, self._job(task, claimed), asyncio.timeout(task.timeout or self._settings.job_timeout))
+        self.running.add(run)
         try:
             outcome = await self._attempt(task, run)
         finally:
-            del self.running[key]
-        return Finished(
-            claimed, outcome, monotonic() - run.started, self.ttl(task, outcome.ending), run.progress, run.committed
-        )
+            self.running.discard(run)
+        ran = monotonic() - run.started
+        return Finished(claimed, outcome, ran, self.ttl(task, outcome.ending), run.progress, run.committed)
 
     def task(self, name: str) -> Task[..., Any]:
         return self._tasks[name]
@@ -95,32 +95,24 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - a handler may raise anything, and each of it is an outcome
             return self._raised(task, run, error)
 
-    async def _call(self, task: Task[..., Any], run: Run) -> Any:
-        claimed = run.claimed
+    def _job(self, task: Task[..., Any], claimed: Claimed) -> Job:
         assert self.host is not None
-        payload = codec.loads(claimed.payload)
-        job = Job(
-            claimed.id,
-            claimed.task,
-            claimed.lane.queue,
-            claimed.attempt,
-            claimed.failures,
-            self._max_retries(task, claimed),
-            claimed.key,
-            payload,
-            self.host,
-        )
-        arguments = {**payload, "job": job} if task.wants_job else payload
+        return Job(
+            claimed.id, claimed.task, claimed.lane.queue, claimed.attempt, claimed.failures,
+            self._max_retries(task, claimed), claimed.key, codec.loads(claimed.payload), self.host,
+        )  # fmt: skip
+
+    async def _call(self, task: Task[..., Any], run: Run) -> Any:
+        payload = run.job.payload
+        arguments = {**payload, "job": run.job} if task.wants_job else payload
         try:
             task.signature.bind(**payload)
         except TypeError as error:
             raise Discard(f"the payload does not fit {task.name}{task.signature}: {error}") from None
         if task.is_async:
             return await task.fn(**arguments)
-        context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: context.run(task.fn, **arguments)
-        )
+        call = functools.partial(contextvars.copy_context().run, task.fn, **arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
     def _stopped(self, task: Task[..., Any], run: Run) -> Outcome:
         """The outcome of a handler that was cancelled from here."""

@@ -49,11 +49,17 @@ class Finisher:
         self._figures.lost += len(mine)
 
     async def flush(self, connection: Connection, node: int) -> list[Finished]:
-        """Write one batch; returns what was written. On an error nothing is lost: the batch stays, and writing it twice changes nothing."""
-        batch = self._pending[:BATCH]
+        """Write one batch; returns what is settled by it.
+
+        On an error nothing is lost: the batch stays, and writing it twice changes nothing.
+        """
+        batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
         current = [end for end in batch if end.job.node == node]
-        owned = await finish(connection, node, current) if current else []
-        del self._pending[: len(batch)]
+        try:
+            owned = await _finish(connection, node, current)
+        except BaseException:
+            self._pending = batch + self._pending
+            raise
         for end, held in zip(current, owned, strict=True):
             if held:
                 self._count(end, end.outcome.ending)
@@ -137,3 +143,17 @@ class Finisher:
         second, count = self._second
         self._second = (now, count + 1 if second == now else 1)
         return self._second[1] <= QUIET_RATE or ran >= SLOW
+
+
+async def _finish(connection: Connection, node: int, ended: list[Finished]) -> list[bool]:
+    """For each whether its lease held it; where the answer to a split was lost, that is the one or the other."""
+    owned = await finish(connection, node, ended) if ended else []
+    doubtful = [place for place, held in enumerate(owned) if not held and ended[place].job.split is not None]
+    if doubtful:
+        for place in doubtful:
+            job = ended[place].job
+            job.n, job.split = job.split or job.n, job.n
+        again = await finish(connection, node, [ended[place] for place in doubtful])
+        for place, held in zip(doubtful, again, strict=True):
+            owned[place] = held
+    return owned

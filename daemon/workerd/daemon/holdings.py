@@ -40,20 +40,27 @@ class Holdings:
     def release(self, job: Claimed) -> None:
         if job.node == self.node:
             self._discard(job.n, job.pos)
+            if job.split is not None:
+                self._discard(job.split, job.pos)
 
     def tickets(self, n: int) -> set[int]:
         return self._tickets.get(n, set())
 
-    def split(self, job: Claimed) -> int:
-        """A new lease number that holds the job beside its old one, until `moved`."""
-        _, n = self.new_lease()
-        self._tickets.setdefault(n, set()).add(job.pos)
-        return n
+    def begin_split(self, job: Claimed) -> int:
+        """The number of the lease to which a job is being moved; both count as held until `end_split`.
 
-    def moved(self, job: Claimed, n: int) -> None:
-        """The job is in lease `n` now."""
-        self._discard(job.n, job.pos)
-        job.n = n
+        Asked for again since the answer was lost, it is the same one.
+        """
+        if job.split is None:
+            _, job.split = self.new_lease()
+            self._tickets.setdefault(job.split, set()).add(job.pos)
+        return job.split
+
+    def end_split(self, job: Claimed) -> None:
+        """The job is in the other lease now."""
+        if job.split is not None:
+            self._discard(job.n, job.pos)
+            job.n, job.split = job.split, None
 
     def _discard(self, n: int, pos: int) -> None:
         held = self._tickets.get(n)

@@ -16,15 +16,15 @@ from workerd.errors import DatabaseError, JobError, LeaseLost
 from workerd.outcomes import Outcome
 from workerd.queue import progress
 from workerd.queue.database import CONNECTION_ERRORS
-from workerd.queue.finish import Finished, finish, split
+from workerd.queue.finish import Finished, finish, holds, split
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
     from contextlib import AbstractAsyncContextManager
 
     from workerd.config import Settings
-    from workerd.daemon.claimer import Claimer
     from workerd.daemon.executor import Executor, Run
+    from workerd.daemon.holdings import Holdings
     from workerd.job import AnyConnection, Job
     from workerd.queue.client import Queue
 
@@ -42,11 +42,11 @@ class _Done:
 class DaemonHost:
     """The `Host` of the jobs of this daemon."""
 
-    def __init__(self, settings: Settings, queue: Queue, executor: Executor, claimer: Claimer) -> None:
+    def __init__(self, settings: Settings, queue: Queue, executor: Executor, holdings: Holdings) -> None:
         self._interval = settings.progress_interval
         self._queue = queue
         self._executor = executor
-        self._claimer = claimer
+        self._holdings = holdings
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._dirty: dict[int, progress.Progress] = {}
@@ -111,12 +111,11 @@ class DaemonHost:
     async def _isolate(self, run: Run) -> None:
         """Give the job a lease of its own: the caller's transaction then blocks no other job of its batch."""
         claimed = run.claimed
-        new = self._claimer.hold_alone(claimed)
+        number = self._holdings.begin_split(claimed)
         async with self._queue.connection() as own:
-            moved = await split(own, claimed, new)
-        if not moved:
-            raise LeaseLost(f"job {claimed.id} was taken back from this node")
-        self._claimer.moved(claimed, new)
+            if not (await split(own, claimed, number) or await holds(own, claimed, number)):
+                raise LeaseLost(f"job {claimed.id} was taken back from this node")
+        self._holdings.end_split(claimed)
 
     def _run(self, job: Job) -> Run | None:
-        return next((run for run in self._executor.running.values() if run.claimed.id == job.id), None)
+        return next((run for run in self._executor.running if run.job is job), None)

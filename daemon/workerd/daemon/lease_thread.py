@@ -48,6 +48,7 @@ class LeaseThread(threading.Thread):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending = asyncio.Event()
         self._cut = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._leaving = False
 
     async def register(self) -> None:
@@ -60,6 +61,11 @@ class LeaseThread(threading.Thread):
         self._leaving = True
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._ending.set)
+
+    def beat_now(self) -> None:
+        """Beat at once; callable from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._hurry.set)
 
     def run(self) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -94,6 +100,7 @@ class LeaseThread(threading.Thread):
         else:
             await self._lock(connection)
         while not self._ending.is_set():
+            self._hurry.clear()
             if not await node.beat(connection, self._node, self._figures):
                 await self._begin_anew(connection)
             await self._pause(self._about.heartbeat)
@@ -120,8 +127,8 @@ class LeaseThread(threading.Thread):
             await self._pause(LOCK_PATIENCE)
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep, but not past a stop or the loss of the connection."""
-        waits = [asyncio.ensure_future(self._ending.wait()), asyncio.ensure_future(self._cut.wait())]
+        """Sleep, but not past a stop, the loss of the connection or a call to hurry."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._ending, self._cut, self._hurry)]
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import asyncpg
+
+from workerd.errors import NodeDead
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -12,6 +16,7 @@ if TYPE_CHECKING:
     from workerd.queue.lane import Lane
 
 BEGINNING = -(2**63)  # below every ticket
+NODE_DEAD = "WD001"  # the SQLSTATE of that refusal
 MAX_BATCH = 500  # more scattered tickets would bloat the lease row
 
 _CLAIM = "SELECT * FROM workerd.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)"
@@ -34,7 +39,8 @@ class Claimed:
     max_retries: int | None
     key: str | None
     waited: float  # seconds between queued and claimed
-    payload: str
+    payload: str  # JSON
+    split: int | None = None  # a lease to which it may have been moved: asked for, the answer not heard yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +59,27 @@ async def claim(
     """Claim up to `batch` jobs of the first of `lanes` (each with its low bound) that has any.
 
     `free`: a worker waits, so a job with a crash may be taken; `alone`: also one whose crashes have reached `last_chance`.
+    Raises NodeDead when the node was declared dead.
     """
     by_id = {lane.id: lane for lane, _ in lanes}
-    rows = await connection.fetch(
-        _CLAIM, node, n, list(by_id), [low for _, low in lanes], min(batch, MAX_BATCH), tasks, free, alone, last_chance
-    )  # fmt: skip
+    try:
+        rows = await connection.fetch(
+            _CLAIM, node, n, list(by_id), [low for _, low in lanes], min(batch, MAX_BATCH), tasks, free, alone, last_chance
+        )  # fmt: skip
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == NODE_DEAD:
+            raise NodeDead(str(error)) from error
+        raise
     if not rows:
         return Answer(None, BEGINNING, [])
     lane = by_id[rows[0]["lane"]]
     if rows[0]["id"] is None:
         return Answer(lane, rows[0]["pos"] or BEGINNING, [])
-    large = [row["pos"] for row in rows if row["payload"] is None]
-    payloads: dict[int, str] = (
-        {row[0]: row[1] for row in await connection.fetch(_PAYLOADS, lane.id, large)} if large else {}
-    )
-    jobs = [Claimed(node, n, lane, *row[1:10], payload=row[10] or payloads[row[1]]) for row in rows]
+    jobs = [Claimed(node, n, lane, *row[1:]) for row in rows]
+    large = [job for job in jobs if not job.payload]
+    if large:
+        rows = await connection.fetch(_PAYLOADS, lane.id, [job.pos for job in large])
+        payloads = {row["pos"]: row["payload"] for row in rows}
+        for job in large:
+            job.payload = payloads[job.pos]
     return Answer(lane, jobs[-1].pos, jobs)

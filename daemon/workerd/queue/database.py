@@ -49,14 +49,10 @@ async def connect(
 
 
 def connect_options(name: str, *, pooled: bool = False) -> dict[str, Any]:
-    """The keywords that each of our connections and pools gets.
-
-    Tickets are claimed at READ COMMITTED whatever the role's default; the search path keeps names in applications' schemas out.
-    """
-    options: dict[str, Any] = {"server_settings": {"application_name": name}}
-    if pooled:
-        options["statement_cache_size"] = 0
-    return options
+    """The keywords that each of our connections and pools gets. Claims need READ COMMITTED, whatever the role's default."""
+    if pooled:  # a pooler refuses other settings
+        return {"server_settings": {"application_name": name}, "statement_cache_size": 0}
+    return {"server_settings": {"application_name": name, "default_transaction_isolation": "read committed"}}
 
 
 def explain(dsn: str, error: BaseException) -> str:

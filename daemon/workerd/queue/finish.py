@@ -68,12 +68,12 @@ async def split(connection: AnyConnection, job: Claimed, n: int) -> bool:
     return moved
 
 
-async def holds(connection: AnyConnection, job: Claimed) -> bool:
-    """Whether the node still holds the job."""
+async def holds(connection: AnyConnection, job: Claimed, n: int) -> bool:
+    """Whether the job is in the lease `n` of its node."""
     held: bool = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM workerd.lease WHERE node = $1 AND n = $2 AND tickets @> $3::bigint)",
         job.node,
-        job.n,
+        n,
         job.pos,
     )
     return held

@@ -29,6 +29,10 @@ _DECLARE_TASKS = """
     ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, priority = excluded.priority, max_retries = excluded.max_retries
     WHERE (task.queue, task.priority, task.max_retries) IS DISTINCT FROM (excluded.queue, excluded.priority, excluded.max_retries)
 """
+_MAKE_LANES = """
+    SELECT workerd.lane_of(queue, priority)
+    FROM (SELECT DISTINCT * FROM unnest($1::text[], $2::int[]) AS l(queue, priority) ORDER BY 1, 2) AS lanes
+"""
 
 
 def new_id() -> int:
@@ -76,9 +80,14 @@ async def register(connection: Connection, node: int, about: Registration, *, wo
 
 
 async def declare_tasks(connection: Connection, tasks: Iterable[Task[..., Any]], max_retries: int) -> None:
-    """Let the database know queue, priority and retries (by default `max_retries`) of each task: for enqueues from SQL, and for people."""
+    """Let the database know queue, priority and retries (by default `max_retries`) of each task.
+
+    Enqueues from SQL go by it. The lanes are made here, since one that an application's transaction makes is closed to all
+    others until that transaction ends.
+    """
     rows = sorted((t.name, t.queue, t.priority, max_retries if t.retry.max is None else t.retry.max) for t in tasks)
     await connection.execute(_DECLARE_TASKS, *(list(column) for column in zip(*rows, strict=True)))
+    await connection.execute(_MAKE_LANES, [row[1] for row in rows], [row[2] for row in rows])
 
 
 async def beat(connection: Connection, node: int, figures: Figures) -> bool:

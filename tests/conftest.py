@@ -1,0 +1,163 @@
+"""What all tests share: a PostgreSQL of their own, a fresh database each, daemons in this process and beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+
+from tests.support import ROOT, Ctl, DaemonProcess, InProcess
+from workerd import Queue, embedded
+from workerd.queue import migrate
+from workerd.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+_number = count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No setting of the machine reaches a test, and no test writes into somebody's home."""
+    keep = {"PATH", "LANG", "TESTBED", "INVOICES", "WORKERD_TEST_SERVER", "TMPDIR", "VIRTUAL_ENV", "CI"}
+    before = dict(os.environ)
+    for name in before:
+        if name not in keep and not name.startswith(("PYTEST", "PYTHON", "COV_", "SSL_", "PIP_")):
+            del os.environ[name]
+    os.environ["HOME"] = str(tmp_path_factory.mktemp("home"))
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def server(clean_environment: None) -> Iterator[str]:
+    """The address of a PostgreSQL on which tests may make databases: WORKERD_TEST_SERVER, else an embedded one."""
+    given = os.environ.get("WORKERD_TEST_SERVER")
+    if given:
+        yield given
+        return
+    state = Path(tempfile.mkdtemp(prefix="workerd-test-"))
+    state.chmod(0o755)
+    try:
+        yield embedded.start(state)
+        assert embedded.stop_if_unused(state), "a test left a connection open"
+    finally:
+        shutil.rmtree(state)
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> str:
+    """The name of a database with the schema, of which each test gets a copy."""
+
+    async def make() -> None:
+        connection = await asyncpg.connect(server)
+        await connection.execute("DROP DATABASE IF EXISTS workerd_template WITH (FORCE)")
+        await connection.execute("CREATE DATABASE workerd_template")
+        await connection.close()
+        connection = await asyncpg.connect(server, database="workerd_template")
+        await migrate.upgrade(connection)
+        await connection.close()
+
+    asyncio.run(make())
+    return "workerd_template"
+
+
+async def _fresh(server: str, template: str) -> AsyncIterator[str]:
+    name = f"workerd_test_{os.getpid()}_{next(_number)}"
+    connection = await asyncpg.connect(server)
+    await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    head, mark, query = server.partition("?")
+    yield f"{head.rpartition('/')[0]}/{name}{mark}{query}"
+    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await connection.close()
+
+
+@pytest.fixture
+async def dsn(server: str, template: str) -> AsyncIterator[str]:
+    """The address of a fresh database with the schema."""
+    async for address in _fresh(server, template):
+        yield address
+
+
+@pytest.fixture
+async def empty_dsn(server: str) -> AsyncIterator[str]:
+    """The address of a fresh database without the schema."""
+    async for address in _fresh(server, "template0"):
+        yield address
+
+
+@pytest.fixture
+async def queue(dsn: str) -> AsyncIterator[Queue]:
+    async with Queue.connect(dsn) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def db(dsn: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A connection of an observer."""
+    connection = await asyncpg.connect(dsn)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def settings(dsn: str, tmp_path: Path) -> Settings:
+    """Settings of a daemon that works on the test's database and writes below the test's directory."""
+    return Settings(
+        database_url=dsn,
+        tasks=("tests.handlers",),
+        workers=4,
+        heartbeat_interval=0.5,
+        poll_interval=1.0,
+        retry_delay=0.01,
+        progress_interval=0.05,
+        state_dir=tmp_path / "state",
+        runtime_dir=tmp_path / "run",
+        log_dir=tmp_path / "log",
+        attachments_dir=tmp_path / "attachments",
+    )
+
+
+@pytest.fixture
+async def node(settings: Settings) -> AsyncIterator[InProcess]:
+    """A daemon in this process, for tests of behaviour; it is ready."""
+    async with InProcess(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def daemon(settings: Settings) -> Iterator[DaemonProcess]:
+    """A daemon process, not started yet; killed at the end of the test if it still runs."""
+    with DaemonProcess(settings) as process:
+        yield process
+
+
+@pytest.fixture
+def ctl(dsn: str, tmp_path: Path) -> Iterator[Ctl]:
+    """`workerctl` on the test's database, in a directory of its own; stops the daemon that it may have started."""
+    home = tmp_path / "project"
+    home.mkdir()
+    command = Ctl(
+        {
+            "DATABASE_URL": dsn,
+            "TASKS": "tests.handlers",
+            "APP_DIR": str(ROOT),
+            "STATE_DIR": str(tmp_path / "state"),
+            "RUNTIME_DIR": str(tmp_path / "run"),
+            "LOG_DIR": str(tmp_path / "log"),
+            "HEARTBEAT_INTERVAL": "0.5",
+            "POLL_INTERVAL": "1",
+        },
+        home,
+    )
+    yield command
+    command("stop", "--now")

@@ -1,0 +1,135 @@
+"""Tasks that tests enqueue."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+from workerd import Discard, Job, Retry, RetryAfter, Snooze, task
+
+# For daemons within the test's process: handlers say that they have begun, and wait until the test lets them go on.
+begun: dict[int, asyncio.Event] = {}
+go_on: dict[int, asyncio.Event] = {}
+
+
+def gate(number: int) -> tuple[asyncio.Event, asyncio.Event]:
+    """The events of one gated job: it has begun; it may go on."""
+    begun[number], go_on[number] = asyncio.Event(), asyncio.Event()
+    return begun[number], go_on[number]
+
+
+@task
+async def echo(value: Any = None) -> Any:
+    return value
+
+
+@task
+async def gated(number: int) -> str:
+    begun[number].set()
+    await go_on[number].wait()
+    return "went on"
+
+
+@task
+async def nap(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@task(retry=Retry(max=2, interval=0.01))
+async def stumble(until_attempt: int, *, job: Job) -> int:
+    if job.attempt < until_attempt:
+        raise ValueError(f"attempt {job.attempt} stumbles")
+    return job.attempt
+
+
+@task(retry=Retry(max=0))
+async def impatient() -> None:
+    raise RetryAfter("1h", "come back later")
+
+
+@task(retry=Retry(max=1))
+async def later(seconds: float, *, job: Job) -> int:
+    if job.attempt == 1:
+        raise RetryAfter(seconds, "the service is busy")
+    return job.attempt
+
+
+@task(retry=Retry(max=0))
+async def snoozing(times: int, *, job: Job) -> dict[str, int]:
+    if job.attempt <= times:
+        raise Snooze(0.01)
+    return {"attempt": job.attempt, "failures": job.failures}
+
+
+@task
+async def discarding() -> None:
+    raise Discard("this will never work")
+
+
+@task(timeout=0.2, retry=Retry(max=0))
+async def too_slow() -> None:
+    await asyncio.sleep(60)
+
+
+@task
+def in_thread(value: int, *, job: Job) -> dict[str, Any]:
+    job.progress(0.5, "half")
+    return {"value": value, "main": threading.current_thread() is threading.main_thread()}
+
+
+@task
+async def measured(*, job: Job) -> str:
+    await job.progress(0.25, "a quarter")
+    await job.progress(0.75, "three quarters")
+    return "done"
+
+
+@task(result_ttl=0)
+async def forgotten() -> None:
+    pass
+
+
+@task(queue="mail", priority=7)
+async def posted(to: str) -> str:
+    return to
+
+
+@task
+async def unserialisable() -> object:
+    return object()
+
+
+@task
+async def transactional(n: int, *, rolls_back: bool = False, job: Job) -> str:
+    async with job.connection() as connection:
+        try:
+            async with connection.transaction():
+                await connection.execute("INSERT INTO written VALUES ($1)", n)
+                await job.finish_in(connection, {"wrote": n})
+                if rolls_back and job.attempt == 1:
+                    raise RuntimeError("rolled back on purpose")
+        except RuntimeError:
+            return "the transaction is gone"
+    return "ignored"
+
+
+@task
+async def recorded(n: int, seconds: float, *, job: Job) -> int:
+    """Writes who ran what when; the row and the success of the job are committed together."""
+    await asyncio.sleep(seconds)
+    async with job.connection() as connection, connection.transaction():
+        await connection.execute("INSERT INTO ran (n, attempt) VALUES ($1, $2)", n, job.attempt)
+        await job.finish_in(connection, n)
+    return n
+
+
+@task
+async def blocking(seconds: float) -> None:
+    time.sleep(seconds)  # noqa: ASYNC251 - a handler that blocks the loop, as they do
+
+
+@task
+async def enqueuing(values: list[int]) -> list[int]:
+    return [await echo.enqueue(value) for value in values]

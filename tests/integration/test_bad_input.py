@@ -1,0 +1,122 @@
+"""Bad input gets one line that says what is wrong and what to do, a non-zero exit code, and nothing is changed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import asyncpg
+
+    from tests.support import Ctl
+
+    DB = asyncpg.Connection[asyncpg.Record]
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("enqueue", "no_such_task"), 2, "neither TASKS nor a living node knows the task no_such_task"),
+        (("enqueue", "ecko"), 2, "did you mean echo?"),
+        (("enqueue", "echo", "{not json"), 2, "not JSON"),
+        (("enqueue", "echo", "[1, 2]"), 2, "not a JSON object"),
+        (("enqueue", "echo", '{"wrong": 1}'), 2, "unexpected keyword argument 'wrong'"),
+        (("enqueue", "echo", "--delay", "soon"), 2, "not a duration"),
+        (("enqueue", "echo", "--run-at", "soon"), 2, "no ISO time"),
+        (("enqueue", "echo", "--priority", "99999"), 2, "priority"),
+        (("enqueue", "echo", "--priority", "high"), 2, "--priority"),
+        (("start", "0"), 2, "allowed is 1 to 10000"),
+        (("start", "-1"), 2, "allowed is 1 to 10000"),
+        (("start", "abc"), 2, "allowed is 1 to 10000"),
+        (("start", "100000"), 2, "allowed is 1 to 10000"),
+        (("scale", "0"), 2, "allowed is 1 to 10000"),
+        (("scale", "-1"), 2, "allowed is 1 to 10000"),
+        (("scale", "100000"), 2, "allowed is 1 to 10000"),
+        (("start", "--workers", "many"), 2, "WORKERS='many'"),
+        (("start", "--poll-interval", "5000"), 2, "milliseconds?"),
+        (("start", "--tasks", "no.such.module"), 1, "no module no.such.module"),
+        (("start", "--database-url", NOWHERE), 1, "127.0.0.1:1/none cannot be reached"),
+        (("start", "--database-url", "nonsense"), 1, "DATABASE_URL cannot be used"),
+        (("start", "--database-url", "postgresql://h:port/db"), 1, "DATABASE_URL cannot be used"),
+        (("start", "--runtime", "moon"), 2, "--runtime is 'moon'"),
+        (("start", "--runtime-dir", "/proc/nowhere"), 2, "set RUNTIME_DIR"),
+        (("start", "--log-dir", "/proc/nowhere"), 2, "set LOG_DIR"),
+        (("start", "--config", "missing.env"), 2, "missing.env does not exist"),
+        (("start", "--name", "../up"), 2, "NAME='../up'"),
+        (("jobs", "list", "--state", "tired"), 2, "allowed are queued"),
+        (("jobs", "show", "123456"), 1, "there is no job 123456"),
+        (("jobs", "show"), 2, "give the job's id"),
+        (("jobs", "cancel"), 2, "give ids, or a filter"),
+        (("jobs", "cancel", "123456"), 1, "there is no job 123456"),
+        (("jobs", "wait", "123456"), 1, "there is no job 123456"),
+        (("jobs", "wait", "abc"), 2, "Invalid value for 'ID'"),
+        (("queues", "pause", "nothing"), 1, "there is no queue nothing"),
+        (("stats", "--hours", "0"), 2, "--hours"),
+        (("stats", "--database-url", NOWHERE), 1, "cannot be reached"),
+        (("nonsense",), 2, "nonsense"),
+        (("status", "--nonsense"), 2, "--nonsense"),
+        (("stop", "--timeout", "x"), 2, "not a duration"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else None,
+)
+async def test_one_line_the_right_code_and_nothing_changed(
+    ctl: Ctl, db: DB, words: tuple[str, ...], code: int, said: str
+) -> None:
+    done = ctl(*words)
+    lines = done.stderr.strip().splitlines()
+    assert (done.returncode, len(lines)) == (code, 1), done.stderr
+    assert said in lines[0]
+    assert lines[0].startswith("workerctl: ")
+    assert done.stdout == "" or words[0] == "jobs"
+    assert await db.fetchval("SELECT count(*) FROM workerd.job") == 0
+    assert ctl("status").returncode == 3
+
+
+async def test_one_bad_line_among_many_enqueues_none(ctl: Ctl, db: DB) -> None:
+    done = ctl("enqueue", "echo", "-", stdin='{"value": 1}\n{oops\n{"value": 2}\n')
+    assert (done.returncode, "line 2 is not JSON" in done.stderr) == (2, True)
+    assert await db.fetchval("SELECT count(*) FROM workerd.job") == 0
+
+
+def test_a_socket_that_somebody_else_holds_is_left_alone(ctl: Ctl, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "run" / "worker.sock"))
+        other.listen()
+        done = ctl("start")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "another process listens on it" in done.stderr
+    assert (tmp_path / "run" / "worker.sock").exists()
+
+
+def test_a_newer_schema_is_refused(ctl: Ctl, dsn: str) -> None:
+    import asyncio
+
+    import asyncpg
+
+    async def newer() -> None:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute("INSERT INTO workerd.migration (version, name) VALUES (9999, 'from the future')")
+        await connection.close()
+
+    asyncio.run(newer())
+    for words in (("start",), ("enqueue", "echo"), ("db", "upgrade"), ("jobs", "list")):
+        done = ctl(*words)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "schema version 9999" in done.stderr
+        assert "upgrade workerd on this host" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_directory_is_named(ctl: Ctl, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    done = ctl("start", "--log-dir", str(tmp_path / "closed" / "log"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "set LOG_DIR" in done.stderr

@@ -1,0 +1,279 @@
+"""The toolkit as operators use it: a process for each command, on a daemon of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from tests.support import ROOT, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import asyncpg
+
+    from tests.support import Ctl
+
+    DB = asyncpg.Connection[asyncpg.Record]
+
+
+@pytest.fixture
+def started(ctl: Ctl) -> Ctl:
+    done = ctl("start", "4")
+    assert done.returncode == 0, done.stderr
+    return ctl
+
+
+def test_help_answers_at_once(ctl: Ctl) -> None:
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        assert "jobs" in ctl("--help").stdout
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.3 * float(os.environ.get("SLOW_MACHINE", "1"))
+
+
+def test_every_command_has_help_with_an_example(ctl: Ctl) -> None:
+    from typer.main import get_command
+
+    from workerctl.app import app
+
+    def commands(group: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from commands(command, (*path, name))
+            else:
+                yield " ".join((*path, name)), command.help or ""
+
+    told = dict(commands(get_command(app), ()))
+    assert len(told) > 20
+    assert [name for name, text in told.items() if f"Example: workerctl {name}" not in text and name != "init"] == []
+
+
+def test_start_status_scale_stop(ctl: Ctl) -> None:
+    began = time.monotonic()
+    done = ctl("start", "4")
+    assert time.monotonic() - began < 4
+    assert "started (local, PID" in done.stdout
+    status = ctl.json("status")
+    assert (status["state"], status["workers"], status["busy"]) == ("running", 4, 0)
+    assert {
+        "name",
+        "runtime",
+        "pid",
+        "node_id",
+        "version",
+        "started_at",
+        "uptime_s",
+        "jobs_done",
+        "jobs_failed",
+    } <= set(status)
+    assert {"rss_bytes", "cpu_percent", "loop_lag_ms", "database", "slots"} <= set(status)
+    assert [slot["state"] for slot in status["slots"]] == ["idle"] * 4
+    again = ctl("start", "7")
+    assert (again.returncode, "runs already" in again.stdout) == (0, True)
+    assert ctl.json("status")["workers"] == 4
+    assert "8 workers (were 4)" in ctl("scale", "8").stdout
+    assert len(ctl.json("status")["slots"]) == 8
+    assert ctl("health").returncode == 0
+    assert ctl("health", "--ready").returncode == 0
+    assert "running" in ctl("status").stdout
+    assert ctl("stop").stdout == "worker stopped\n"
+    stopped = ctl("status", "--json")
+    assert (stopped.returncode, json.loads(stopped.stdout)) == (3, {"name": "worker", "state": "stopped"})
+
+
+def test_what_does_not_run_answers_3(ctl: Ctl) -> None:
+    for words in (("status",), ("stop",), ("scale", "2"), ("health",), ("logs",)):
+        done = ctl(*words)
+        assert done.returncode == 3, words
+        assert len((done.stderr or done.stdout).splitlines()) == 1
+
+
+async def test_scaling_interrupts_no_job_and_stop_drains(started: Ctl, db: DB) -> None:
+    jobs = [int(started("enqueue", "nap", '{"seconds": 0.8}').stdout) for _ in range(4)]
+
+    async def busy() -> bool:
+        return started.json("status")["busy"] > 0
+
+    await until(busy, "a job runs")
+    assert started("scale", "1").returncode == 0
+    assert started.json("status")["workers"] == 1
+    assert started("stop").returncode == 0
+    left = await db.fetch("SELECT state, attempt FROM workerd.job WHERE id = ANY ($1)", jobs)
+    assert {row["state"] for row in left} <= {"succeeded", "queued"}
+    assert "running" not in {row["state"] for row in left}
+    assert all(row["attempt"] <= 1 for row in left)
+
+
+def test_enqueue_wait_show_list(started: Ctl) -> None:
+    job = started.json("enqueue", "echo", '{"value": {"n": 1}}', "--key", "k1")["id"]
+    waited = started("jobs", "wait", str(job), "--timeout", "10")
+    assert (waited.returncode, json.loads(waited.stdout)) == (0, {"n": 1})
+    shown = started.json("jobs", "show", str(job))
+    keys = """id task queue state priority payload result error attempt max_retries retries_left progress key enqueued_at
+        run_at started_at finished_at node attempts"""
+    assert set(keys.split()) <= set(shown)
+    assert (shown["state"], shown["attempts"][0]["outcome"]) == ("succeeded", "succeeded")
+    assert started.json("jobs", "show", "--key", "k1")["id"] == job
+    assert "succeeded" in started("jobs", "show", str(job)).stdout
+    assert [each["id"] for each in started.json("jobs", "list", "--state", "succeeded")] == [job]
+    assert "echo" in started("jobs", "list").stdout
+    failing = started("enqueue", "stumble", '{"until_attempt": 9}', "--max-retries", "0").stdout.strip()
+    failed = started("jobs", "wait", failing)
+    assert (failed.returncode, "stumbles" in failed.stderr) == (1, True)
+
+
+def test_enqueue_reads_json_lines(started: Ctl) -> None:
+    done = started("enqueue", "echo", "-", "--json", stdin='{"value": 1}\n\n{"value": 2}\n')
+    ids = json.loads(done.stdout)["ids"]
+    assert [json.loads(started("jobs", "wait", str(i)).stdout) for i in ids] == [1, 2]
+
+
+def test_stats_nodes_queues(started: Ctl) -> None:
+    job = started("enqueue", "echo", "--queue", "q").stdout.strip()
+    started("jobs", "wait", job)
+    (node,) = started.json("nodes", "list")
+    assert (node["state"], node["workers"], node["transport"]) == ("alive", 4, "postgres")
+    assert "q" in started("queues", "list").stdout
+    assert started("queues", "pause", "q").returncode == 0
+    held = started("enqueue", "echo", "--queue", "q").stdout.strip()
+    assert {q["queue"]: q["paused"] for q in started.json("queues", "list")}["q"] is True
+    assert started("jobs", "wait", held, "--timeout", "0.5").returncode == 1
+    assert started("queues", "resume", "q").returncode == 0
+    assert started("jobs", "wait", held, "--timeout", "10").returncode == 0
+    assert started("stop").returncode == 0  # writes the last counters
+    stats = started.json("stats")
+    assert {q["queue"] for q in stats["queues"]} >= {"q", "default"}
+    told = {t["task"]: t for t in stats["tasks"]}["echo"]
+    assert (told["succeeded"], told["failed"], told["retried"]) == (2, 0, 0)
+    assert told["run_p50_ms"] is not None
+    assert "echo" in started("stats").stdout
+
+
+def test_jobs_can_be_cancelled_retried_and_deleted_by_filter(ctl: Ctl, started: Ctl) -> None:
+    for _ in range(3):
+        started("enqueue", "echo", "--delay", "1h", "--queue", "f")
+    asked = started("jobs", "cancel", "--queue", "f")
+    assert (asked.returncode, "3 jobs would be cancelled: add --yes" in asked.stderr) == (2, True)
+    assert "3 cancelled" in started("jobs", "cancel", "--queue", "f", "--yes").stdout
+    assert started("jobs", "delete", "--queue", "f", "--yes").returncode == 0
+    assert started.json("jobs", "list", "--queue", "f") == []
+
+
+def test_logs_show_the_end_and_follow(started: Ctl) -> None:
+    job = started("enqueue", "echo").stdout.strip()
+    started("jobs", "wait", job)
+    shown = started("logs").stdout
+    for word in ("database", "queues", "workers", "ready", f"job {job} echo succeeded"):
+        assert word in shown
+    assert started("logs", "--job", job).stdout.count("\n") == 1
+    assert "ready" not in started("logs", "--errors").stdout
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "workerctl", "logs", "-f", "--lines", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **started.environment},
+    )
+    try:
+        assert follower.stdout is not None
+        second = started("enqueue", "echo").stdout.strip()
+        while f"job {second} echo succeeded" not in follower.stdout.readline():
+            pass
+    finally:
+        follower.kill()
+        follower.communicate()
+
+
+def test_check_lists_all_problems_at_once(ctl: Ctl) -> None:
+    assert ctl("check").returncode == 0
+    done = ctl("check", "--json", TASKS="no.such.module", LOG_DIR="/proc/nowhere")
+    assert done.returncode == 1
+    assert {c["check"] for c in json.loads(done.stdout) if not c["ok"]} == {"tasks", "LOG_DIR"}
+
+
+def test_config_shows_every_setting_and_its_source(ctl: Ctl) -> None:
+    (ctl.directory / ".env").write_text("workers=3\nOPENAI_API_KEY=sk-secret\nDJANGO_KEY=1\nMAX_RETRYS=4\n")
+    done = ctl("config", "--json", "--job-timeout", "5m")
+    told = json.loads(done.stdout)
+    assert told["WORKERS"] == {"value": "3", "source": "WORKERS in .env"}
+    assert told["JOB_TIMEOUT"] == {"value": "300.0", "source": "--job-timeout"}
+    assert "sk-secret" not in done.stdout
+    assert "did you mean MAX_RETRIES?" in done.stderr
+
+
+def test_init_makes_a_project_that_runs(ctl: Ctl) -> None:
+    del ctl.environment["TASKS"], ctl.environment["APP_DIR"]
+    assert ctl("init").returncode == 0
+    assert ctl("init").returncode == 2
+    assert ctl("start").returncode == 0
+    job = ctl("enqueue", "hello", '{"name": "you"}').stdout.strip()
+    assert json.loads(ctl("jobs", "wait", job, "--timeout", "10").stdout) == "Hello you"
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=ctl.directory, check=False
+    )
+    assert tested.returncode == 0
+
+
+def test_a_module_in_the_working_directory_is_found_despite_a_foreign_env_file(ctl: Ctl) -> None:
+    del ctl.environment["TASKS"], ctl.environment["APP_DIR"]
+    (ctl.directory / "myapp").mkdir()
+    (ctl.directory / "myapp" / "tasks.py").write_text(
+        "from workerd import task\n\n@task\nasync def shout(text: str) -> str:\n    return text.upper()\n"
+    )
+    (ctl.directory / ".env").write_text("".join(f"FOREIGN_{n}=value {n}\n" for n in range(20)))
+    done = ctl("start", TASKS="myapp.tasks")
+    assert (done.returncode, done.stderr) == (0, "")
+    job = ctl("enqueue", "shout", '{"text": "hi"}', TASKS="myapp.tasks").stdout.strip()
+    assert json.loads(ctl("jobs", "wait", job, "--timeout", "10").stdout) == "HI"
+
+
+def test_a_stale_pid_file_is_recognised(ctl: Ctl) -> None:
+    assert ctl("start").returncode == 0
+    pid = ctl.json("status")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
+    assert ctl("status").returncode == 3
+    assert ctl("start").returncode == 0
+    assert ctl.json("status")["pid"] != pid
+
+
+def test_restart_takes_new_code_and_settings(started: Ctl) -> None:
+    before = started.json("status")
+    assert started("restart", "2").returncode == 0
+    after = started.json("status")
+    assert (after["workers"], after["pid"] != before["pid"]) == (2, True)
+
+
+def test_run_stays_in_the_foreground(ctl: Ctl) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workerctl", "run", "-v", "--log-format", "console"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **ctl.environment},
+    )
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.rstrip().endswith("ready"):
+            process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    assert any("workers: 1 x 1" in line for line in lines)
+
+
+def test_python_m_workerctl_and_versions(ctl: Ctl) -> None:
+    assert ctl("--version").stdout.startswith("workerctl ")
+    assert "schema" in ctl("--version").stdout
+    assert (
+        subprocess.run([sys.executable, "-m", "workerd", "--version"], check=True, capture_output=True).returncode == 0
+    )

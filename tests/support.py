@@ -1,0 +1,193 @@
+"""Daemons for tests, the command line, and waiting for what shall become true."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workerd.daemon.daemon import Daemon
+from workerd.locate import Location
+from workerd.tasks import load_modules
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import asyncpg
+
+    from workerd.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+LIMIT = 30.0  # seconds that anything in a test may take
+
+
+async def until(condition: Callable[[], Awaitable[Any]], what: str, limit: float = LIMIT) -> Any:
+    """Wait until a question to the outside has a true answer, and return it: for states that no event announces."""
+    end = time.monotonic() + limit
+    while True:
+        answer = await condition()
+        if answer:
+            return answer
+        assert time.monotonic() < end, f"not within {limit:g} s: {what}"
+        await asyncio.sleep(0.01)
+
+
+async def state_of(db: asyncpg.Connection[asyncpg.Record], job_id: int) -> str | None:
+    state: str | None = await db.fetchval("SELECT state FROM workerd.job WHERE id = $1", job_id)
+    return state
+
+
+async def until_state(db: asyncpg.Connection[asyncpg.Record], job_id: int, *states: str) -> asyncpg.Record:
+    """Wait until the job is in one of the states; returns its row."""
+
+    async def look() -> Any:
+        return await db.fetchrow("SELECT * FROM workerd.job WHERE id = $1 AND state = ANY ($2)", job_id, states)
+
+    row: asyncpg.Record = await until(look, f"job {job_id} becomes {' or '.join(states)}")
+    return row
+
+
+class InProcess:
+    """A daemon on the loop of the test."""
+
+    def __init__(self, settings: Settings) -> None:
+        assert settings.database_url is not None
+        where = Location(settings.database_url, settings.database_url, pooled=False, embedded=False)
+        settings.runtime_dir.mkdir(parents=True, exist_ok=True)
+        self.settings = settings
+        self.daemon = Daemon(settings, where, load_modules(settings.tasks))
+
+    async def __aenter__(self) -> InProcess:
+        self._running = asyncio.create_task(self.daemon.run())
+        ready = asyncio.create_task(self.daemon.ready.wait())
+        await asyncio.wait([self._running, ready], timeout=LIMIT, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            await self._running
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """Ask over the control socket, as workerctl does."""
+        reader, writer = await asyncio.open_unix_connection(self.settings.socket_path)
+        writer.write(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+        answer: dict[str, Any] = json.loads(await reader.readline())
+        writer.close()
+        return answer
+
+    async def stop(self, **arguments: Any) -> None:
+        """Drain; does nothing the second time."""
+        if not self._running.done():
+            await self.ask("drain", **arguments)
+        await self._running
+
+
+class DaemonProcess:
+    """`python -m workerd` as a process that can be killed."""
+
+    def __init__(self, settings: Settings, **environment: str) -> None:
+        self.settings = settings
+        self._environment = environment
+        self.process: subprocess.Popen[bytes] | None = None
+        self._supervisor: socket.socket | None = None
+
+    def __enter__(self) -> DaemonProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        if self._supervisor is not None:
+            self._supervisor.close()
+
+    @property
+    def flags(self) -> list[str]:
+        given = self.settings.model_dump(exclude_defaults=True)
+        return [f"--{name.replace('_', '-')}={_text(value)}" for name, value in given.items() if value is not None]
+
+    def start(self) -> None:
+        """Start it and return when it is ready."""
+        path = self.settings.runtime_dir / "notify"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        if self._supervisor is not None:
+            self._supervisor.close()
+        self._supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._supervisor.bind(str(path))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "workerd", *self.flags],
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "NOTIFY_SOCKET": str(path), **self._environment},
+        )
+        self.hear("READY=1")
+
+    def hear(self, word: str) -> None:
+        """Return when the daemon has said this to its supervisor."""
+        assert self.process is not None
+        assert self._supervisor is not None
+        ended = os.pidfd_open(self.process.pid)
+        events: tuple[Any, ...] = (self._supervisor, ended)
+        heard = ""
+        try:
+            while word not in heard:
+                ready, _, _ = select.select(events, [], [], LIMIT)
+                assert self._supervisor in ready, f"the daemon did not say {word}: {self.settings.log_path.read_text()}"
+                heard = self._supervisor.recv(65536).decode()
+        finally:
+            os.close(ended)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self, limit: float = LIMIT) -> int:
+        assert self.process is not None
+        return self.process.wait(limit)
+
+
+@dataclass
+class Ctl:
+    """`workerctl` with the directories of one test."""
+
+    environment: dict[str, str]
+    directory: Path
+
+    def __call__(self, *words: str, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "workerctl", *words],
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=self.directory,
+            env={**os.environ, **self.environment, **environment},
+            check=False,
+        )
+
+    def json(self, *words: str) -> Any:
+        """The parsed answer of a command that has to succeed."""
+        done = self(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+def _text(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
