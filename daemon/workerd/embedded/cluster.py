@@ -7,25 +7,21 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import time
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from workerd.embedded import binaries
 from workerd.embedded.place import Place, locate, prepare, usable
+from workerd.embedded.server import answers, as_user, server_pid, start_server, wait_until_gone
 from workerd.errors import EmbeddedError
 from workerd.queue.database import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-START_LIMIT = 60.0  # seconds; recovery after a crash takes its time
-STOP_LIMIT = 60.0
-MAX_LOG = 10_000_000  # bytes at which the server's log is rotated, at a start
 ROLE = DATABASE = "workerd"
 
 CONFIGURATION = """\
@@ -55,74 +51,42 @@ def start(state_dir: Path) -> str:
     Safe to call from several processes at once. Raises EmbeddedError, one line.
     """
     place = locate(state_dir)
-    if not _answers(place):
+    if not answers(place):
         prepare(place)
         with _locked(place):
-            if not _answers(place):
+            if not answers(place):
                 programs = usable(binaries.find(), place)
                 _check_version(place, programs)
                 if not place.data.exists():
                     _make(place, programs)
-                _start_server(place, programs)
+                _configure(place, place.data)
+                start_server(place, programs)
     return _dsn(place)
 
 
 def is_running(state_dir: Path) -> bool:
     """Whether the cluster of this state directory answers."""
-    return _answers(locate(state_dir))
+    return answers(locate(state_dir))
 
 
 def stop_if_unused(state_dir: Path) -> bool:
     """Stop the cluster unless somebody is connected to it; whether it does not run now. Raises EmbeddedError when it does not stop."""
     place = locate(state_dir)
-    if not _answers(place):
+    if not answers(place):
         return True
     with _locked(place):
-        pid = _server_pid(place)
+        pid = server_pid(place)
         if pid is None:
             return True
         if asyncio.run(_others(_dsn(place))):
             return False
         os.kill(pid, signal.SIGINT)
-        _wait_until_gone(place, pid)
+        wait_until_gone(place, pid)
     return True
 
 
 def _dsn(place: Place) -> str:
     return f"postgresql://{ROLE}@/{DATABASE}?host={quote(str(place.sockets), safe='')}"
-
-
-def _answers(place: Place) -> bool:
-    """Whether a server listens and is ready."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(place.socket))
-        except OSError:
-            return False
-    return _pid_lines(place)[7:8] == ["ready"]
-
-
-def _pid_lines(place: Place) -> list[str]:
-    """The server's own PID file: PID first, on the eighth line its state."""
-    try:
-        return [line.strip() for line in (place.data / "postmaster.pid").read_text().splitlines()]
-    except (OSError, UnicodeDecodeError):
-        return []
-
-
-def _server_pid(place: Place) -> int | None:
-    """The PID of the server on this data directory, when it lives: a PID file may be older than the last boot."""
-    lines = _pid_lines(place)
-    if not lines or not lines[0].isdigit():
-        return None
-    pid = int(lines[0])
-    try:
-        ours = Path(f"/proc/{pid}/cwd").readlink() == place.data
-    except FileNotFoundError:
-        return None
-    except PermissionError:
-        return None
-    return pid if ours else None
 
 
 @contextmanager
@@ -189,7 +153,7 @@ def _tool(place: Place, *command: object, text: str = "") -> None:
         text=True,
         cwd=place.home,
         check=False,
-        **_as_user(place),
+        **as_user(place),
     )
     if done.returncode:
         shutil.rmtree(place.home / "data.new", ignore_errors=True)
@@ -201,64 +165,6 @@ def _tool(place: Place, *command: object, text: str = "") -> None:
         raise EmbeddedError(
             f"the embedded PostgreSQL cannot be made in {place.home}: {said[-1] if said else f'initdb exited with {done.returncode}'}"
         )
-
-
-def _as_user(place: Place) -> dict[str, Any]:
-    environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
-    if place.user is None:
-        return {"env": environment}
-    return {
-        "env": {**environment, "HOME": str(place.home)},
-        "user": place.user.pw_uid,
-        "group": place.user.pw_gid,
-        "extra_groups": [],
-    }
-
-
-def _start_server(place: Place, programs: Path) -> None:
-    if _server_pid(place) is None:
-        (place.data / "postmaster.pid").unlink(
-            missing_ok=True
-        )  # its PID may be another program's by now: the server would refuse
-    try:
-        _configure(place, place.data)
-        if place.log.exists() and place.log.stat().st_size > MAX_LOG:
-            place.log.rename(place.log.with_suffix(".log.1"))
-        with place.log.open("ab") as log:
-            begun = log.tell()
-            server = subprocess.Popen(
-                [programs / "postgres", "-D", place.data],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd=place.home,
-                **_as_user(place),
-            )
-    except OSError as error:
-        raise EmbeddedError(
-            f"the embedded PostgreSQL in {place.home} cannot be started: {error.strerror}: {error.filename}"
-        ) from error
-    limit = time.monotonic() + START_LIMIT
-    while not _answers(place):
-        if server.poll() is not None:
-            raise EmbeddedError(
-                f"the embedded PostgreSQL did not start: {_last_words(place, begun)} (its log is {place.log})"
-            )
-        if time.monotonic() > limit:
-            raise EmbeddedError(
-                f"the embedded PostgreSQL was not ready within {START_LIMIT:.0f} s (its log is {place.log})"
-            )
-        time.sleep(0.01)
-    server.returncode = 0  # it outlives us on purpose: no warning about a child that still runs
-
-
-def _last_words(place: Place, begun: int) -> str:
-    with place.log.open("rb") as log:
-        log.seek(begun)
-        lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    fatal = [line for line in lines if "FATAL" in line or "PANIC" in line]
-    return (fatal or lines or ["it said nothing"])[-1]
 
 
 async def _others(dsn: str) -> int:
@@ -276,13 +182,3 @@ async def _others(dsn: str) -> int:
     except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
         raise EmbeddedError(f"the embedded PostgreSQL does not answer: {error}") from error
     return count
-
-
-def _wait_until_gone(place: Place, pid: int) -> None:
-    limit = time.monotonic() + STOP_LIMIT
-    while _server_pid(place) == pid:
-        if time.monotonic() > limit:
-            raise EmbeddedError(
-                f"the embedded PostgreSQL (PID {pid}) did not stop within {STOP_LIMIT:.0f} s (its log is {place.log})"
-            )
-        time.sleep(0.02)
