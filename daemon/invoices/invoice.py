@@ -69,7 +69,7 @@ def parse_amount(text: str | None) -> str | None:
         value = Decimal((text or "").strip())
     except InvalidOperation:
         return None
-    if not value.is_finite() or abs(value) >= Decimal(10) ** 15:
+    if not value.is_finite() or abs(value) >= Decimal(10) ** 15 or value.adjusted() < -10:
         return None
     cents = value.quantize(Decimal("0.01"))
     return f"{cents if cents == value else value.normalize():f}"

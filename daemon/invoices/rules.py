@@ -6,13 +6,14 @@ import re
 
 from invoices.invoice import Invoice, clean, make_date, parse_amount
 
+ITSELF = r"(?=[A-Z/._-]{0,63}\d)([A-Z0-9][A-Z0-9/._-]{0,63})(?![A-Z0-9/._-])"  # bounded: an endless word costs no time
 NUMBER = re.compile(
     r"(?:invoice|rechnungs?|facture|credit\s*note|gutschrifts?|avoir|bill)[\s-]*"
-    r"(?:number|no\.?|nr\.?|num(?:ber|mer|éro)|id|#|n[°o]\.?|№)\s*[:.#]?\s*([A-Z0-9][A-Z0-9/._-]*\d[A-Z0-9/._-]*)",
+    rf"(?:number|no\.?|nr\.?|num(?:ber|mer|éro)|id|#|n[°o]\.?|№)\s*[:.#]?\s*{ITSELF}",
     re.IGNORECASE,
 )
 LONE_NUMBER = re.compile(
-    r"^\s*(?:invoice|rechnung|facture|credit note|gutschrift|avoir)\s+#?\s*([A-Z0-9/._-]*\d[A-Z0-9/._-]*)\s*$",
+    rf"^\s*(?:invoice|rechnung|facture|credit note|gutschrift|avoir)\s+#?\s*{ITSELF}\s*$",
     re.IGNORECASE | re.MULTILINE,
 )
 MONTHS = {
@@ -40,13 +41,16 @@ DATE = (
     r"(?P<iso>\d{4}-\d{2}-\d{2})|(?P<d>\d{1,2})[./](?P<m>\d{1,2})[./](?P<y>\d{4})|(?P<d2>\d{1,2})\.?\s+(?P<name>[^\W\d_]{3,9})\.?\s+(?P<y2>\d{4})"
     r"|(?P<name3>[^\W\d_]{3,9})\.?\s+(?P<d3>\d{1,2}),?\s+(?P<y3>\d{4})"
 )
-LABELLED_DATE = re.compile(
-    rf"(?:invoice\s*date|date\s*of\s*(?:issue|invoice)|issue\s*date|rechnungsdatum|ausstellungsdatum|belegdatum|date\s*de\s*(?:la\s*)?facture|date\s*d['’]émission|"
-    rf"date\s*de\s*facturation|gutschriftsdatum|\bdatum|\bdate|\ble)\s*[:.]?\s*(?:{DATE})",
-    re.IGNORECASE,
+LABELLED_DATES = tuple(  # the more telling label first: a lone date may be the one it is due
+    re.compile(rf"(?:{label})\s*[:.]?\s*(?:{DATE})", re.IGNORECASE)
+    for label in (
+        r"invoice\s*date|date\s*of\s*(?:issue|invoice)|issue\s*date|rechnungsdatum|ausstellungsdatum|belegdatum|date\s*de\s*(?:la\s*)?facture|date\s*d['’]émission|"
+        r"date\s*de\s*facturation|gutschriftsdatum",
+        r"(?<!due )(?<!delivery )\bdate|\bdatum|\ble",
+    )
 )
 ANY_DATE = re.compile(DATE)
-AMOUNT = r"(-?\d{1,3}(?:[ .,'’\u00a0\u202f]\d{3})*(?:[.,]\d{2})|-?\d+(?:[.,]\d{2}))"
+AMOUNT = r"(-?\d{1,3}(?:[ .,'’\u00a0\u202f]\d{3})*(?:[.,]\d{2})|-?\d+(?:[.,]\d{2}))(?![.,]?\d|\s*%)"
 MONEY = r"(?:EUR|USD|GBP|CHF|[€$£])?"
 TOTALS = tuple(  # the more telling label first
     re.compile(rf"(?:{label})[^\n\d-]{{0,40}}?\s*{MONEY}\s*{AMOUNT}", re.IGNORECASE)
@@ -80,6 +84,7 @@ CREDIT = re.compile(r"\b(?:credit\s*note|gutschrift|avoir)\b", re.IGNORECASE)
 
 def read_text(text: str, source: str) -> Invoice:
     """The fields that the rules find in a text; those they do not find are None."""
+    text = _tidy(text)
     number = NUMBER.search(text) or LONE_NUMBER.search(text)
     return Invoice(
         source=source,
@@ -93,8 +98,14 @@ def read_text(text: str, source: str) -> Invoice:
     )
 
 
+def _tidy(text: str) -> str:
+    """The lines that say something, their gaps shortened (two blanks stay a gap): endless white space would cost the patterns hours."""
+    lines = (re.sub(r"\s{2,}", "  ", line).strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line)
+
+
 def _date(text: str) -> str | None:
-    match = LABELLED_DATE.search(text) or ANY_DATE.search(text)
+    match = next((m for pattern in (*LABELLED_DATES, ANY_DATE) if (m := pattern.search(text))), None)
     if match is None:
         return None
     part = match.groupdict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -9,6 +10,8 @@ import orjson
 from workerd.errors import PayloadError
 
 MAX_BYTES = 1_000_000  # of a payload or result: more belongs into a file or a table of its own
+
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # not where the backslash is itself escaped: that is text about NUL
 
 
 def dumps(value: object, what: str) -> str:
@@ -21,7 +24,7 @@ def dumps(value: object, what: str) -> str:
         raise PayloadError(
             f"{what} has {len(data):,} bytes, the limit is {MAX_BYTES:,}: store the data elsewhere and pass a reference"
         )
-    if b"\\u0000" in data:
+    if b"\\u0000" in data and _NUL.search(data):
         raise PayloadError(f"{what} contains a NUL character, which PostgreSQL's JSON cannot store: remove it")
     return data.decode()
 
@@ -32,3 +35,8 @@ def loads(text: str | bytes) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise PayloadError(f"not JSON: {error}") from error
+
+
+def storable(text: str) -> str:
+    """Any text as PostgreSQL can store it: NUL and lone surrogates, which it refuses, are written as escapes."""
+    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()

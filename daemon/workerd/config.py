@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import ValidationError
@@ -65,14 +65,20 @@ def is_secret(name: str) -> bool:
 
 def masked(value: str) -> str:
     """A secret as it may be shown: an address keeps all but its password, anything else keeps nothing."""
-    parts = urlsplit(value)
-    if not parts.scheme or not (parts.netloc or parts.query):
+    scheme, mark, rest = value.partition("://")
+    user, at, host = rest.rpartition("@")  # a password may hold characters that should have been encoded
+    if ":" not in user and re.search(r"[/?#]", user):  # this @ stands in the path or the query
+        user, at, host = "", "", rest
+    try:
+        parts = urlsplit(f"{scheme}{mark}{host}")
+    except ValueError:
         return "********"
-    user, at, host = parts.netloc.rpartition("@")
-    shown = user.partition(":")[0] + (":********" if ":" in user else "") + at + host
-    query = re.sub(r"(?i)(password|token|key|secret)=[^&]*", r"\1=********", parts.query)
+    if not mark or not parts.scheme or not (parts.netloc or parts.query):
+        return "********"
+    shown = user.partition(":")[0] + (":********" if ":" in user else "") + at + parts.netloc
     path = parts.path if parts.scheme.startswith("postgres") else re.sub(r"[^/]{12,}", "********", parts.path)
-    return urlunsplit((parts.scheme, shown, path, query, ""))
+    whole = f"{parts.scheme}://{shown}{path}{'?' if parts.query else ''}{parts.query}"
+    return re.sub(r"(?i)(password|token|key|secret)=[^&]*", r"\1=********", whole)
 
 
 def names(name: str) -> tuple[str, ...]:
@@ -117,8 +123,15 @@ def load(
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Give a parser one `--flag` for every setting and alias."""
     for name, info in Settings.model_fields.items():
-        flags = ["--" + key.lower().replace("_", "-") for key in names(name)]
-        parser.add_argument(*flags, dest=name, metavar="VALUE", help=(info.description or "").replace("%", "%%"))
+        milliseconds = _extra(name)["milliseconds"]
+        flags = {key: "--" + key.lower().replace("_", "-") for key in names(name)}
+        text = (info.description or "").replace("%", "%%")
+        plain = [flag for key, flag in flags.items() if key not in milliseconds]
+        parser.add_argument(*plain, dest=name, metavar="VALUE", help=text)
+        for key in milliseconds:
+            parser.add_argument(
+                flags[key], dest=name, metavar="MS", type=_in_milliseconds, help=f"{text}, in milliseconds"
+            )
 
 
 def flags_of(namespace: argparse.Namespace) -> dict[str, str]:
@@ -149,9 +162,12 @@ def _found(name: str, layers: list[tuple[dict[str, str], str, bool]]) -> Iterato
                 if source != "environment"
                 else f"{key} in the environment"
             )
-            if _extra(name).get("aliases") and key in milliseconds and text.strip().isdigit():
-                text = f"{int(text) / 1000:g}"
-            yield text, shown
+            yield _in_milliseconds(text) if key in milliseconds else text, shown
+
+
+def _in_milliseconds(text: str) -> str:
+    """A bare number with its unit; what has one already keeps it."""
+    return f"{text.strip()}ms" if re.fullmatch(r"\s*\d+(\.\d+)?\s*", text) else text
 
 
 def _file_entries(path: Path, *, required: bool) -> dict[str, str]:
@@ -192,4 +208,4 @@ def _differs_slightly(one: str, other: str) -> bool:
     """Whether two names differ by a typing mistake: DATABASE_ULR is one for DATABASE_URL, DATABASE_USER is not."""
     steps = difflib.SequenceMatcher(a=one, b=other, autojunk=False).get_opcodes()
     changed = sum(max(a2 - a1, b2 - b1) for kind, a1, a2, b1, b2 in steps if kind != "equal")
-    return changed <= (2 if len(other) > 5 else 1)
+    return changed <= (2 if len(other) > 9 or sorted(one) == sorted(other) else 1)

@@ -30,9 +30,13 @@ class Retry:
     def __post_init__(self) -> None:
         if self.max is not None and not 0 <= self.max <= 32767:
             raise TaskError(f"Retry: max is {self.max}, allowed is 0 to 32767")
-        if self.factor < 1 or not 0 <= self.jitter <= 1:
-            raise TaskError("Retry: factor is at least 1, jitter between 0 and 1")
+        if not 1 <= self.factor <= 1000 or not 0 <= self.jitter <= 1:
+            raise TaskError("Retry: factor is between 1 and 1000, jitter between 0 and 1")
         self.intervals(0.0)
+        try:
+            parse_duration(self.limit)
+        except ValueError as error:
+            raise TaskError(f"Retry: limit {error}") from error
 
     def intervals(self, default: float) -> list[float]:
         """The listed waits in seconds; one entry unless a list was given."""

@@ -143,6 +143,8 @@ def _signature(fn: Callable[..., Any], name: str) -> inspect.Signature:
     for p in kept:
         if p.kind is inspect.Parameter.VAR_POSITIONAL:
             raise TaskError(f"task {name}: *{p.name} cannot be carried, arguments of a job have names")
+        if p.kind is inspect.Parameter.POSITIONAL_ONLY:
+            raise TaskError(f"task {name}: {p.name} cannot be given by name, arguments of a job have names")
         if p.name in OPTIONS:
             raise TaskError(f"task {name}: the parameter {p.name} has the name of an option of enqueue, rename it")
     return signature.replace(parameters=kept)
@@ -166,8 +168,9 @@ def load_modules(modules: Collection[str], app_dir: Path | None = None) -> dict[
             ) from error
         except TaskError:
             raise
-        except Exception as error:  # a user's module may raise anything
-            raise TaskError(f"TASKS: importing {module} failed: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:  # a user's module may raise anything
+            first = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise TaskError(f"TASKS: importing {module} failed: {first}") from error
     if not registry:
         raise TaskError(f"TASKS: {', '.join(modules)} declares no task: decorate a function with @task")
     return registry

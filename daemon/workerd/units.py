@@ -19,6 +19,7 @@ _SECONDS = {
     "d": 86400.0,
     "w": 604800.0,
 }
+LONGEST = 36525 * 86400.0  # a century: added to now, far from where PostgreSQL's clock ends
 _BYTES = {"": 1, "B": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
@@ -32,6 +33,8 @@ def parse_duration(value: Duration) -> float:
         seconds = float(value)
     if not math.isfinite(seconds) or seconds < 0:
         raise ValueError(f"{value!r} is not a duration: use seconds, or 90s, 5m, 2h, 7d")
+    if seconds > LONGEST:
+        raise ValueError(f"{value!r} is not a duration: the longest is {LONGEST / 86400:.0f}d")
     return seconds
 
 
@@ -48,20 +51,22 @@ def _parse_text(value: str) -> float:
 def parse_size(value: str | int) -> int:
     """Bytes of `500M`, `2G`, `1.5 GiB` or a number of bytes. Raises ValueError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", str(value).strip().upper())
-    if match is None:
+    size = math.inf if match is None else float(match[1]) * _BYTES[match[2]]
+    if not math.isfinite(size):
         raise ValueError(f"{value!r} is not a size: use bytes, or 500M, 2G")
-    return int(float(match[1]) * _BYTES[match[2]])
+    return int(size)
 
 
 def format_duration(seconds: float) -> str:
     """A duration for people: `350 ms`, `12.4 s`, `5 min 3 s`, `2 h 14 min`, `3 d 4 h`."""
-    if seconds < 1:
+    if round(seconds * 1000) < 1000:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
+    seconds = round(seconds)
     for big, small, size, step in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
         if seconds >= size:
-            whole, rest = divmod(int(seconds), size)
+            whole, rest = divmod(seconds, size)
             return f"{whole} {big} {rest // step} {small}" if rest // step else f"{whole} {big}"
     raise AssertionError("unreachable: every duration of a minute or more has a unit")
 
@@ -69,7 +74,7 @@ def format_duration(seconds: float) -> str:
 def format_size(size: float) -> str:
     """A size for people: `512 B`, `58.3 MiB`."""
     for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
+        if round(size, 1) < 1024:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} GiB"

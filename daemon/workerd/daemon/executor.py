@@ -17,6 +17,7 @@ from workerd.outcomes import Discard, Outcome, RetryAfter, Snooze
 from workerd.queue.finish import Finished
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import ThreadPoolExecutor
 
     from workerd.config import Settings
@@ -92,18 +93,23 @@ class Executor:
             )
         except TimeoutError as error:
             return self._stopped(task, run) if run.scope.expired() else self._raised(task, run, error)
-        except Exception as error:  # noqa: BLE001 - a handler may raise anything, and each of it is an outcome
+        except asyncio.CancelledError as error:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise  # it is the worker that is cancelled, not something within the handler
+            return self._raised(task, run, error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything, and each of it is an outcome
             return self._raised(task, run, error)
 
     def _job(self, task: Task[..., Any], claimed: Claimed) -> Job:
         assert self.host is not None
         return Job(
             claimed.id, claimed.task, claimed.lane.queue, claimed.attempt, claimed.failures,
-            self._max_retries(task, claimed), claimed.key, codec.loads(claimed.payload), self.host,
+            self._max_retries(task, claimed), claimed.key, {}, self.host,
         )  # fmt: skip
 
     async def _call(self, task: Task[..., Any], run: Run) -> Any:
-        payload = run.job.payload
+        payload = run.job.payload = codec.loads(run.claimed.payload)
         arguments = {**payload, "job": run.job} if task.wants_job else payload
         try:
             task.signature.bind(**payload)
@@ -112,7 +118,7 @@ class Executor:
         if task.is_async:
             return await task.fn(**arguments)
         call = functools.partial(contextvars.copy_context().run, task.fn, **arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _in_thread, call)
 
     def _stopped(self, task: Task[..., Any], run: Run) -> Outcome:
         """The outcome of a handler that was cancelled from here."""
@@ -125,7 +131,7 @@ class Executor:
                 limit = task.timeout or self._settings.job_timeout
                 return self._failure(task, run, f"timeout: it ran longer than {limit:g} s")
 
-    def _raised(self, task: Task[..., Any], run: Run, error: Exception) -> Outcome:
+    def _raised(self, task: Task[..., Any], run: Run, error: BaseException) -> Outcome:
         """The outcome of a handler that raised."""
         if run.stop == "cancelled":
             return Outcome("cancelled", error=f"cancelled while it ran, then {_describe(error)}")
@@ -157,9 +163,18 @@ class Executor:
         return self._settings.max_retries if task.retry.max is None else task.retry.max
 
 
+def _in_thread(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except StopIteration as error:  # no future can carry it
+        raise RuntimeError("the handler raised StopIteration") from error
+
+
 def _describe(error: BaseException) -> str:
     """What was raised, in one line, and then the traceback."""
-    first = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+    summary = traceback.TracebackException(type(error), error, None)
+    summary.__notes__ = None  # they would come last
+    first = list(summary.format_exception_only())[-1].strip().splitlines()[0]
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:  # our own frames tell the reader nothing
         trace = trace.tb_next

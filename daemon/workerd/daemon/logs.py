@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import json
 import logging
 import os
 import sys
@@ -40,7 +42,10 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return orjson.dumps(fields, default=str).decode()
+        try:
+            return orjson.dumps(fields, default=str).decode()
+        except TypeError:  # large numbers, other keys than text, lone surrogates: rare, and slower
+            return json.dumps(fields, default=str, skipkeys=True)
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -57,6 +62,15 @@ class ConsoleFormatter(logging.Formatter):
             line += "\n" + self.formatException(record.exc_info)
         colour = _COLOURS.get(record.levelno) if self._colours else None
         return f"\x1b[{colour}m{line}\x1b[0m" if colour else line
+
+
+class _Rotating(RotatingFileHandler):
+    """Also keeps to its size when no old file is to be kept."""
+
+    def doRollover(self) -> None:  # noqa: N802 - logging's name
+        if not self.backupCount and self.stream:
+            self.stream.truncate(0)
+        super().doRollover()
 
 
 def set_up(settings: Settings) -> None:
@@ -87,7 +101,8 @@ def reopen() -> None:
         if isinstance(handler, logging.FileHandler):
             handler.acquire()
             try:
-                handler.close()
+                with contextlib.suppress(OSError, ValueError):  # what could not be written before cannot be now
+                    handler.close()
             finally:
                 handler.release()
 
@@ -108,8 +123,12 @@ def dump_stacks() -> None:
 def _file(path: Path, settings: Settings) -> logging.FileHandler:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return RotatingFileHandler(
-            path, maxBytes=settings.log_max_size, backupCount=settings.log_keep, encoding="utf-8"
+        return _Rotating(
+            path,
+            maxBytes=settings.log_max_size,
+            backupCount=settings.log_keep,
+            encoding="utf-8",
+            errors="backslashreplace",
         )
     except OSError as error:
         raise ConfigError(

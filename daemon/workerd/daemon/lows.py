@@ -69,9 +69,10 @@ class Lows:
 
     def learn(self, lane: Lane | None, last: int, took: float) -> None:
         """Take in the answer of a claim: `last` is the highest ticket looked at in `lane`, None: all were empty; `took` seconds."""
-        swept = self._order if lane is None else self._order[: self._order.index(lane) + 1]
-        if self._unswept:
-            self._unswept.difference_update(each.id for each in swept)
+        seen = self._order if lane is None else self._order[: self._order.index(lane) + 1]
+        swept = self._unswept.intersection(each.id for each in seen)
+        if swept:
+            self._unswept -= swept
             self._sweep_at = monotonic() + min(max(took * SHARE, LEAST), MOST)
         if lane is not None:
             self._served[lane.id] = monotonic()

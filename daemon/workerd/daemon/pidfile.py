@@ -21,22 +21,37 @@ class PidFile:
 
     def acquire(self) -> None:
         """Lock the file and write our PID. Raises AlreadyRunning, or ConfigError when the file cannot be written."""
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise ConfigError(
-                f"the PID file {self._path} cannot be written: {error.strerror} (set RUNTIME_DIR to a writable directory)"
-            ) from error
+        while self._fd is None:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise ConfigError(
+                    f"the PID file {self._path} cannot be written: {error.strerror} (set RUNTIME_DIR to a writable directory)"
+                ) from error
+            if self._lock(fd):
+                os.ftruncate(fd, 0)
+                os.write(fd, f"{os.getpid()}\n".encode())
+                self._fd = fd
+            else:
+                os.close(fd)
+
+    def _lock(self, fd: int) -> bool:
+        """Whether the lock is ours; False: try again. Raises AlreadyRunning."""
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = os.read(fd, 32).decode().strip()
-            os.close(fd)
-            raise AlreadyRunning(f"a daemon runs already with PID {pid or 'unknown'} ({self._path})") from None
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
-        self._fd = fd
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return False  # somebody only looks who the owner is
+            except BlockingIOError:
+                pid = os.read(fd, 32).decode(errors="replace").strip()
+                os.close(fd)
+                raise AlreadyRunning(f"a daemon runs already with PID {pid or 'unknown'} ({self._path})") from None
+        try:
+            return os.path.samestat(os.fstat(fd), self._path.stat())
+        except FileNotFoundError:
+            return False  # its owner has removed it on leaving
 
     def release(self) -> None:
         """Remove the file while its lock is held, then free the lock."""

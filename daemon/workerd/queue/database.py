@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0  # seconds
 COMMAND_TIMEOUT = 60.0  # seconds; a query of ours that takes longer is given up and the connection rebuilt
 
+UNREADABLE = "(unreadable address)"
+
 # What a lost, refused or failing connection raises, as against a mistake in a statement.
 CONNECTION_ERRORS = (
     OSError,
@@ -58,6 +60,10 @@ def connect_options(name: str, *, pooled: bool = False) -> dict[str, Any]:
 def explain(dsn: str, error: BaseException) -> str:
     """One line for an operator: which server, what it said, what to do. Never the password."""
     where = location(dsn)
+    if where == UNREADABLE:
+        return (
+            "DATABASE_URL cannot be read as an address (special characters of its password have to be percent-encoded)"
+        )
     if isinstance(error, (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)):
         return f"the database at {where} refused the login: {error} (check user and password in DATABASE_URL)"
     if isinstance(error, asyncpg.InvalidCatalogNameError):
@@ -81,7 +87,10 @@ def _location(dsn: str) -> Iterator[str]:
         hosts = url.netloc.rpartition("@")[2]
         query = dict(part.partition("=")[::2] for part in url.query.split("&"))
     except ValueError:
-        yield "(unreadable address)"
+        yield UNREADABLE
+        return
+    if ":" in url.netloc and "@" not in url.netloc and "@" in dsn:  # not host and port, but user and password
+        yield UNREADABLE
         return
     if not hosts:
         from urllib.parse import unquote

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from workerd.codec import storable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -45,7 +47,7 @@ async def finish(connection: AnyConnection, node: int, ended: Sequence[Finished]
             end.job.pos,
             end.outcome.ending,
             end.outcome.result,
-            end.outcome.error,
+            None if end.outcome.error is None else storable(end.outcome.error),
             end.outcome.delay,
             end.ran,
             end.ttl,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from workerd.codec import storable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -31,5 +33,5 @@ async def report(connection: AnyConnection, node: int, reports: Sequence[Progres
     """Write the newest progress of each job; that of a rescued job is dropped."""
     await connection.execute(
         _REPORT, node, [r.job.n for r in reports], [r.job.pos for r in reports], [r.job.id for r in reports],
-        [r.fraction for r in reports], [r.message for r in reports],
+        [r.fraction for r in reports], [None if r.message is None else storable(r.message) for r in reports],
     )  # fmt: skip
