@@ -157,3 +157,16 @@ async def test_a_second_daemon_of_the_same_name_does_not_start(daemon: DaemonPro
     done = subprocess.run([sys.executable, "-m", "workerd", *second.flags], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "a daemon runs already with PID" in done.stderr
+
+
+async def test_a_supervisor_that_does_not_listen_stops_nothing(settings: Settings, queue: Queue, db: DB) -> None:
+    """Its socket takes a few hundred messages, then sends to it block."""
+    with DaemonProcess(settings, WATCHDOG_USEC="2000") as daemon:
+        daemon.start()
+
+        async def has_pulsed() -> bool:
+            beats: int = await db.fetchval("SELECT count(*) FROM workerd.node WHERE beat > started_at + interval '1.5 s'")
+            return beats == 1
+
+        await until(has_pulsed, "it has sent more than the socket takes")
+        await queue.result(await queue.enqueue("echo"), timeout=10)

@@ -12,6 +12,9 @@ class Supervisor:
 
     def __init__(self) -> None:
         self._notifier = sdnotify.SystemdNotifier()
+        if self._notifier.socket is not None:
+            self._notifier.socket.setblocking(False)  # one that does not read its messages must not stop the loop
+        self._said = ""
         usec = os.environ.get("WATCHDOG_USEC", "")
         ours = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog_interval = (
@@ -25,7 +28,10 @@ class Supervisor:
         self._notifier.notify("STOPPING=1\nSTATUS=draining")
 
     def status(self, text: str) -> None:
-        self._notifier.notify(f"STATUS={text}")
+        """Says it when it is news."""
+        if text != self._said:
+            self._said = text
+            self._notifier.notify(f"STATUS={text}")
 
     def alive(self) -> None:
         self._notifier.notify("WATCHDOG=1")
