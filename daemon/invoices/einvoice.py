@@ -23,7 +23,7 @@ def read_xml(data: bytes) -> Invoice:
     if kind in CII_ROOTS:
         return _read_cii(root)
     raise Unreadable(
-        f"the XML is no invoice: its root element is {kind}, expected is one of {', '.join(UBL_ROOTS + CII_ROOTS)}"
+        f"the XML is no invoice: its root element is {kind[:60]}, expected is one of {', '.join(UBL_ROOTS + CII_ROOTS)}"
     )
 
 

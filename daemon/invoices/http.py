@@ -25,7 +25,7 @@ def check(response: httpx.Response, service: str) -> None:
     Raises RetryAfter when the service says when, ServiceError when it may work later, Discard when it will not.
     """
     status = response.status_code
-    if status < 400:
+    if status < 300:
         return
     wait = retry_after(response.headers.get("retry-after"))
     if status in (429, 503) and wait is not None:

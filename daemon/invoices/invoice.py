@@ -9,6 +9,8 @@ from decimal import Decimal, InvalidOperation
 
 REQUIRED = ("number", "date", "currency", "seller", "total")
 FIELDS = ("number", "date", "currency", "seller", "buyer", "total", "type")
+LONGEST = 1000  # characters of a field
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")  # PostgreSQL takes neither NUL nor half a surrogate pair
 
 
 class Unreadable(Exception):
@@ -46,8 +48,9 @@ class Invoice:
 
 
 def clean(text: str | None) -> str | None:
-    """Text without surplus white space; None when nothing is left."""
-    return " ".join(text.split()) or None if text else None
+    """Text without surplus white space and control characters; None when nothing is left, or more than a field can be."""
+    plain = " ".join(CONTROL.sub(" ", text).split()) if text else ""
+    return plain if 0 < len(plain) <= LONGEST else None
 
 
 def parse_date(text: str | None) -> str | None:

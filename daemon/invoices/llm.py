@@ -54,7 +54,7 @@ def _read(response: Any) -> Invoice:
         ) from error
     if not isinstance(answer, dict):
         raise Discard("the chat endpoint's answer is no JSON object")
-    given = {name: str(answer[name]) if answer.get(name) is not None else None for name in FIELDS}
+    given = {name: _plain(answer.get(name)) for name in FIELDS}
     return Invoice(
         "llm",
         clean(given["number"]),
@@ -65,3 +65,8 @@ def _read(response: Any) -> Invoice:
         parse_amount(given["total"]),
         given["type"] if given["type"] in ("380", "381", "384", "389") else None,
     )
+
+
+def _plain(value: object) -> str | None:
+    """A text or a number as text; what a list or an object says is no field."""
+    return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None

@@ -96,7 +96,7 @@ def _ending(part: EmailMessage) -> str | None:
 def _safe_name(name: str, ending: str) -> str:
     """Letters, digits and a few marks of the last part of a sender's file name."""
     last = re.split(r"[/\\]", name)[-1]
-    stem = re.sub(r"[^\w.-]+", "_", last).strip("._")[:80]
+    stem = re.sub(r"[^\w.-]+", "_", last).strip("._").encode()[:160].decode(errors="ignore")
     stem = stem[: -len(ending)] if stem.lower().endswith(ending) else stem
     return f"{stem or 'attachment'}{ending}"
 

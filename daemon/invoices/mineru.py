@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BASE = "https://mineru.net/api/v4"
 POLL = 3.0  # seconds between two questions
 LIMIT = 600.0  # seconds until a result is given up
-MAX_TEXT = 5_000_000  # bytes of the unpacked text
+MAX_TEXT = 100_000  # bytes of the unpacked text: the rules read it on the event loop
 
 
 def configured() -> bool:

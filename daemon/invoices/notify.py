@@ -45,6 +45,8 @@ async def send_mail(to: str, subject: str, text: str) -> None:
             raise Discard(f"the mail server refused: {error.code} {error.message}") from error
         raise ServiceError(f"the mail server cannot take it now: {error.code} {error.message}") from error
     except aiosmtplib.SMTPRecipientsRefused as error:
+        if all(refused.code < 500 for refused in error.recipients):  # greylisting: it takes the mail a little later
+            raise ServiceError(f"the mail server cannot take mail for {to} now") from error
         raise Discard(f"the mail server refused the recipient {to}") from error
     except (aiosmtplib.SMTPException, OSError) as error:
         raise ServiceError(f"the mail server does not answer: {error}") from error

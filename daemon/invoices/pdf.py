@@ -22,7 +22,7 @@ OCR_SCALE = 300 / 72  # pixels a point: 300 dpi
 def open_pdf(data: bytes) -> PdfReader:
     """Raises Unreadable for a damaged or encrypted file."""
     from pypdf import PdfReader
-    from pypdf.errors import PyPdfError
+    from pypdf.errors import DependencyError, PyPdfError
 
     try:
         reader = PdfReader(io.BytesIO(data))
@@ -31,6 +31,10 @@ def open_pdf(data: bytes) -> PdfReader:
         len(reader.pages)
     except Unreadable:
         raise
+    except DependencyError:
+        raise Unreadable(
+            "the PDF is encrypted with AES, which needs the package cryptography: pip install pypdf[crypto]"
+        ) from None
     except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise Unreadable(f"the PDF is damaged: {error}") from error
     return reader

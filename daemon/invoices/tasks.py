@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from invoices import llm, mineru, notify, store
+from invoices import llm, mineru, notify, ocr, store
 from invoices.invoice import Invoice, Unreadable
 from invoices.mail import MAX_MAIL, Mail, parse
 from invoices.reader import Reading, read
@@ -98,6 +98,8 @@ async def _complete(path: Path, reading: Reading) -> Invoice:
     if invoice.missing() and text and llm.configured():
         invoice = invoice.completed_by(await llm.ask(text))
     if invoice.source == "ocr" and not text and invoice.missing():
+        if ocr.available() or mineru.configured():
+            raise Discard(f"{path.name}: it is a scan, and no text was found in it")
         raise Discard(
             f"{path.name}: it is a scan, and nothing here can read scans: install tesseract, or set MINERU_API_TOKEN"
         )

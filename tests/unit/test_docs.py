@@ -1,0 +1,40 @@
+"""The documentation names everything that there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from tests.support import ROOT
+from workerctl.app import app
+from workerd import config
+from workerd.settings import Settings
+
+DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+
+
+def _commands(group: Any, path: tuple[str, ...] = ()) -> list[str]:
+    found = []
+    for name, command in group.commands.items():
+        nested = hasattr(command, "commands")
+        found += _commands(command, (*path, name)) if nested else [" ".join((*path, name))]
+    return found
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_and_alias_is_documented(name: str) -> None:
+    assert all(f"`{key}`" in DOCS["settings.md"] for key in config.names(name))
+
+
+@pytest.mark.parametrize("command", _commands(get_command(app)))
+def test_every_command_is_documented(command: str) -> None:
+    assert f"`workerctl {command}`" in DOCS["commands.md"]
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = [part.split(")")[0] for part in readme.split("](")[1:]]
+    assert linked
+    assert [name for name in linked if not (ROOT / name).exists()] == []
