@@ -4,11 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STATE ?= $(CURDIR)/.state
 # the demonstration keeps all it writes below .state
-HOME_OF_RUN := STATE_DIR=$(STATE) RUNTIME_DIR=$(STATE)/run LOG_DIR=$(STATE)/log
+HOME_OF_RUN := DATABASE_URL= TASKS=invoices STATE_DIR=$(STATE) RUNTIME_DIR=$(STATE)/run LOG_DIR=$(STATE)/log
 CTL := $(HOME_OF_RUN) $(BIN)/workerctl
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run stop test test-all check format samples bench-latency constraints clean
+.PHONY: help install install-dev run status logs ctl stop test check format samples bench-latency constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -35,7 +35,7 @@ run: $(VENV)/installed ## start 4 workers on an embedded PostgreSQL and read the
 	@$(CTL) start 4
 	@$(HOME_OF_RUN) $(BIN)/python -m invoices.demo
 	@$(CTL) status
-	@echo "Look further: make status · make logs · $(BIN)/workerctl --state-dir $(STATE) --runtime-dir $(STATE)/run --log-dir $(STATE)/log jobs list"
+	@echo "Look further: make status · make logs · make ctl DO='jobs list' · make ctl DO=stats"
 	@echo "Stop the daemon and its database: make stop"
 
 status: ## what the daemon of `make run` does
@@ -43,6 +43,9 @@ status: ## what the daemon of `make run` does
 
 logs: ## the end of its log
 	@$(CTL) logs --lines 50
+
+ctl: ## any other command on it: make ctl DO='jobs show 3'
+	@$(CTL) $(DO)
 
 stop: ## stop the daemon of `make run` and its database
 	@$(CTL) stop
