@@ -54,8 +54,10 @@ test: $(VENV)/installed-dev ## unit and integration tests, on an embedded Postgr
 	@$(BIN)/python -m pytest
 
 check: $(VENV)/installed-dev ## formatting, lint, types (strict), direction of imports
-	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy --no-error-summary && $(BIN)/lint-imports --no-logo > .lint-imports.log || { cat .lint-imports.log 2> /dev/null; exit 1; }
-	@rm -f .lint-imports.log; echo "formatting, lint, types and imports are clean"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/installed-dev ## format the code and repair what the linter can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -165,7 +165,9 @@ async def test_a_supervisor_that_does_not_listen_stops_nothing(settings: Setting
         daemon.start()
 
         async def has_pulsed() -> bool:
-            beats: int = await db.fetchval("SELECT count(*) FROM workerd.node WHERE beat > started_at + interval '1.5 s'")
+            beats: int = await db.fetchval(
+                "SELECT count(*) FROM workerd.node WHERE beat > started_at + interval '1.5 s'"
+            )
             return beats == 1
 
         await until(has_pulsed, "it has sent more than the socket takes")
