@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncpg
+import psutil
 import pytest
 
 from tests.support import ROOT, Ctl
@@ -119,7 +120,9 @@ def test_it_is_not_stopped_while_somebody_uses_it(state: Path) -> None:
 def test_it_recovers_from_the_death_of_its_server(state: Path) -> None:
     dsn = embedded.start(state)
     _value(dsn, "CREATE TABLE kept AS SELECT 1 AS one")
-    os.kill(_server_pid(state), signal.SIGKILL)
+    server = psutil.Process(_server_pid(state))
+    server.kill()
+    server.wait(10)
     assert _value(embedded.start(state), "SELECT one FROM kept") == 1
 
 
