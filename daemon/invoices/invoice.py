@@ -14,7 +14,10 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")  # PostgreSQL takes 
 
 
 class Unreadable(Exception):
-    """A document that cannot be read, and why; trying again would not help."""
+    """A document that cannot be read, and why, in one line; trying again would not help."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(" ".join(why.split())[:1000])
 
 
 @dataclass(frozen=True)

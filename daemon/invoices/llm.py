@@ -38,6 +38,8 @@ async def ask(text: str) -> Invoice:
                 json=body,
                 headers={"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"},
             )
+    except httpx.InvalidURL as error:
+        raise Discard(f"OPENAI_API_BASE is no address: {error}") from error
     except httpx.HTTPError as error:
         raise ServiceError(f"the chat endpoint does not answer: {type(error).__name__} {error}".strip()) from error
     check(response, "the chat endpoint")
@@ -48,7 +50,7 @@ def _read(response: Any) -> Invoice:
     try:
         content = response.json()["choices"][0]["message"]["content"]
         answer = json.loads(content)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise Discard(
             f"the chat endpoint's answer is not what was asked for: {' '.join(response.text.split())[:200]}"
         ) from error

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from email.message import EmailMessage
 
-MAX_MAIL = 100_000_000  # bytes
+MAX_MAIL = 40_000_000  # bytes: a document of the largest size that is read, in base64
 MAX_ATTACHMENTS = 100
 KINDS = {
     "application/pdf": ".pdf",
@@ -60,7 +60,10 @@ def parse(raw: bytes) -> Mail:
     """Parse a mail. Raises Unreadable when it is none."""
     if len(raw) > MAX_MAIL:
         raise Unreadable(f"the mail has {len(raw):,} bytes, the limit is {MAX_MAIL:,}")
-    message: EmailMessage = BytesParser(policy=policy.default).parsebytes(raw)
+    try:
+        message: EmailMessage = BytesParser(policy=policy.default).parsebytes(raw)
+    except RecursionError:
+        raise Unreadable("the mail's parts are nested too deep") from None
     if not message.keys():
         raise Unreadable("this is no e-mail: it has no header")
     attachments = tuple(_attachments(message))

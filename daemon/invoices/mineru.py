@@ -9,6 +9,7 @@ import asyncio
 import io
 import os
 import zipfile
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from invoices.http import TIMEOUT, ServiceError, check
@@ -39,6 +40,8 @@ async def read_scan(path: Path) -> str:
         async with httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=True) as client, asyncio.timeout(LIMIT):
             batch = await _upload(client, base, headers, path)
             return _text(await _result(client, f"{base}/extract-results/batch/{batch}", headers))
+    except httpx.InvalidURL as error:
+        raise Discard(f"the address of MinerU, or one that it gave, is none: {error}") from error
     except httpx.HTTPError as error:
         raise ServiceError(f"MinerU does not answer: {type(error).__name__} {error}".strip()) from error
     except TimeoutError:
@@ -77,7 +80,7 @@ def _data(response: httpx.Response) -> dict[str, Any]:
     check(response, "MinerU")
     try:
         answer = response.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Discard("MinerU's answer is not JSON") from error
     if not isinstance(answer, dict) or answer.get("code") != 0 or not isinstance(answer.get("data"), dict):
         raise Discard(f"MinerU refused: {' '.join(response.text.split())[:200]}")
@@ -91,5 +94,5 @@ def _text(packed: bytes) -> str:
             name = next(n for n in archive.namelist() if n.endswith("full.md"))
             with archive.open(name) as file:
                 return file.read(MAX_TEXT).decode(errors="replace")
-    except (zipfile.BadZipFile, StopIteration, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, StopIteration, RuntimeError, NotImplementedError) as error:
         raise Discard("MinerU's result is not the archive that was expected") from error

@@ -22,8 +22,12 @@ async def send_mail(to: str, subject: str, text: str) -> None:
     given = os.environ.get("SMTP_URL")
     if not given:
         raise Discard("no mail can be sent: SMTP_URL is not set")
-    url = urlsplit(given)
-    if url.scheme not in ("smtp", "smtps") or not url.hostname:
+    try:
+        url = urlsplit(given)
+        known = url.scheme in ("smtp", "smtps") and url.hostname and url.port != 0
+    except ValueError:  # a port or an address within brackets that is none
+        known = False
+    if not known:
         raise Discard("SMTP_URL is no address such as smtp://user:password@host:587?starttls=1")
     options = parse_qs(url.query, keep_blank_values=True)
     sender = options.get(
@@ -56,11 +60,13 @@ async def post(address: str, content: dict[str, Any]) -> None:
     """Post JSON to a webhook. Raises RetryAfter, ServiceError or Discard, by its answer."""
     import httpx
 
-    if urlsplit(address).scheme not in ("http", "https"):
-        raise Discard("the webhook is no http or https address")
     try:
+        if httpx.URL(address).scheme not in ("http", "https"):
+            raise Discard("the webhook is no http or https address")
         async with httpx.AsyncClient(timeout=TIMEOUT) as client:
             response = await client.post(address, json=content)
+    except httpx.InvalidURL as error:
+        raise Discard(f"the webhook is no http or https address: {error}") from error
     except httpx.HTTPError as error:
         raise ServiceError(f"the webhook does not answer: {type(error).__name__} {error}".strip()) from error
     check(response, "the webhook")

@@ -45,3 +45,6 @@ class Outcome:
     result: str | None = None
     error: str | None = None
     delay: float | None = None
+
+
+SUCCEEDED = Outcome("succeeded")  # without a result: the most frequent end, made once

@@ -49,6 +49,7 @@ class Task(Generic[P, R]):
         self.result_ttl = result_ttl  # seconds; None: the setting RESULT_TTL; 0: a success leaves no row
         self.is_async = inspect.iscoroutinefunction(fn)
         self.signature = _signature(fn, name)
+        self._required, self._allowed = _names(self.signature)
         self.wants_job = "job" in inspect.signature(fn).parameters
         self.__doc__ = fn.__doc__
 
@@ -69,6 +70,19 @@ class Task(Generic[P, R]):
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 named.update(named.pop(parameter.name, {}))
         return named
+
+    def accepts(self, payload: Mapping[str, Any]) -> bool:
+        """Whether the function can be called with these arguments."""
+        names = payload.keys()
+        return names >= self._required and (self._allowed is None or names <= self._allowed)
+
+    def misfit(self, payload: Mapping[str, Any]) -> str:
+        """Why it cannot."""
+        try:
+            self.signature.bind(**payload)
+        except TypeError as error:
+            return str(error)
+        return ""
 
     async def enqueue(
         self,
@@ -148,6 +162,14 @@ def _signature(fn: Callable[..., Any], name: str) -> inspect.Signature:
         if p.name in OPTIONS:
             raise TaskError(f"task {name}: the parameter {p.name} has the name of an option of enqueue, rename it")
     return signature.replace(parameters=kept)
+
+
+def _names(signature: inspect.Signature) -> tuple[frozenset[str], frozenset[str] | None]:
+    """The arguments that a payload has to give, and all that it may give (None: any)."""
+    parameters = signature.parameters.values()
+    named = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    required = frozenset(p.name for p in named if p.default is inspect.Parameter.empty)
+    return required, frozenset(p.name for p in named) if len(named) == len(parameters) else None
 
 
 def load_modules(modules: Collection[str], app_dir: Path | None = None) -> dict[str, Task[..., Any]]:

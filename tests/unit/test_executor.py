@@ -151,5 +151,7 @@ async def test_a_job_that_is_halted_ends_as_it_was_told(executor: Executor, why:
 
 
 async def test_a_timeout_fails_the_attempt(executor: Executor) -> None:
+    sweep = asyncio.create_task(executor.enforce_timeouts())
     ended = await outcome(executor, asyncio.Event().wait, timeout="10ms", retry=0)
+    sweep.cancel()
     assert (ended.ending, ended.error) == ("failed", "timeout: it ran longer than 0.01 s")

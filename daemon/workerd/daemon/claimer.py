@@ -154,11 +154,10 @@ class Claimer:
         node, n = self._holdings.new_lease()
         began = monotonic()
         free = self._free
-        alone = not any(job.crashes >= self._last_chance for job in self._workers.running())
         try:
             answer = await claim(
                 connection, node, n, self._lows.targets(), batch, self._tasks,
-                free=free, alone=alone, last_chance=self._last_chance,
+                free=free, alone=not self._holdings.endangers, last_chance=self._last_chance,
             )  # fmt: skip
         except NodeDead:
             self._hungry = False

@@ -57,7 +57,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._now = asyncio.Event()
         self._drain_timeout = settings.drain_timeout
-        self._holdings = Holdings() if settings.node_id is None else Holdings(settings.node_id)
+        self._holdings = Holdings(settings.node_id, max(1, settings.max_crashes - 1))
         self._figures = Figures(workers=settings.workers)
         self._supervisor = Supervisor()
         self._threads = ThreadPoolExecutor(
@@ -135,6 +135,7 @@ class Daemon:
                 name="leader",
             ),
             group.create_task(host.flush_forever(), name="progress"),
+            group.create_task(self._executor.enforce_timeouts(), name="timeouts"),
             group.create_task(self._pulse(), name="pulse"),
         ]
         await self._claimer.ready.wait()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import math
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from workerd import codec
 from workerd.errors import PayloadError
 from workerd.job import Job
-from workerd.outcomes import Discard, Outcome, RetryAfter, Snooze
+from workerd.outcomes import SUCCEEDED, Discard, Outcome, RetryAfter, Snooze
 from workerd.queue.finish import Finished
 
 if TYPE_CHECKING:
@@ -28,17 +29,18 @@ if TYPE_CHECKING:
 
 MAX_ERROR = 16_000  # characters of a traceback that are kept
 
-Stop = Literal["cancelled", "returned", "lost"]
+Stop = Literal["cancelled", "returned", "lost", "timeout"]
 
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """A job that is being run."""
+    """A job that is being run by the asyncio task `worker`; `deadline` and `started` are monotonic seconds."""
 
     claimed: Claimed
-    job: Job
-    scope: asyncio.Timeout
-    started: float = field(default_factory=monotonic)
+    job: Job | None  # None: the handler does not want it
+    worker: asyncio.Task[Any]
+    started: float
+    deadline: float
     stop: Stop | None = None  # why it was told to stop
     progress: float | None = None
     committed: bool = False  # finish_in was called
@@ -47,8 +49,7 @@ class Run:
         """Cancel the handler; the outcome says why."""
         if self.stop is None:
             self.stop = why
-            if not self.scope.expired():
-                self.scope.reschedule(asyncio.get_running_loop().time())
+            self.worker.cancel()
 
 
 class Executor:
@@ -64,14 +65,29 @@ class Executor:
     async def run(self, claimed: Claimed) -> Finished:
         """Run the job's handler; whatever it does becomes the outcome."""
         task = self._tasks[claimed.task]
-        run = Run(claimed, self._job(task, claimed), asyncio.timeout(task.timeout or self._settings.job_timeout))
+        worker = asyncio.current_task()
+        assert worker is not None
+        job = self._job(task, claimed) if task.wants_job else None
+        started = monotonic()
+        run = Run(claimed, job, worker, started, started + (task.timeout or self._settings.job_timeout))
         self.running.add(run)
         try:
             outcome = await self._attempt(task, run)
         finally:
             self.running.discard(run)
-        ran = monotonic() - run.started
-        return Finished(claimed, outcome, ran, self.ttl(task, outcome.ending), run.progress, run.committed)
+        if run.stop is not None and worker.uncancel():
+            raise asyncio.CancelledError  # the worker itself is to end as well
+        ran = monotonic() - started
+        return Finished(claimed, outcome, started, ran, self.ttl(task, outcome.ending), run.progress, run.committed)
+
+    async def enforce_timeouts(self) -> None:
+        """Halt what runs past its deadline; one sweep for all instead of a timer for each."""
+        while True:
+            shortest = min((task.timeout or math.inf for task in self._tasks.values()), default=math.inf)
+            await asyncio.sleep(max(0.01, min(1.0, shortest / 10, self._settings.job_timeout / 10)))
+            now = monotonic()
+            for run in [run for run in self.running if run.deadline <= now]:
+                run.halt("timeout")
 
     def task(self, name: str) -> Task[..., Any]:
         return self._tasks[name]
@@ -84,18 +100,16 @@ class Executor:
 
     async def _attempt(self, task: Task[..., Any], run: Run) -> Outcome:
         try:
-            async with run.scope:
-                result = await self._call(task, run)
+            result = await self._call(task, run)
             if run.committed:
                 return self._failure(task, run, "the transaction of finish_in was rolled back")
-            return Outcome(
-                "succeeded", result=None if result is None else codec.dumps(result, f"the result of {task.name}")
-            )
-        except TimeoutError as error:
-            return self._stopped(task, run) if run.scope.expired() else self._raised(task, run, error)
+            if result is None:
+                return SUCCEEDED
+            return Outcome("succeeded", result=codec.dumps(result, f"the result of {task.name}"))
         except asyncio.CancelledError as error:
-            current = asyncio.current_task()
-            if current is not None and current.cancelling():
+            if run.stop is not None:
+                return self._stopped(task, run)
+            if run.worker.cancelling():
                 raise  # it is the worker that is cancelled, not something within the handler
             return self._raised(task, run, error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything, and each of it is an outcome
@@ -109,12 +123,13 @@ class Executor:
         )  # fmt: skip
 
     async def _call(self, task: Task[..., Any], run: Run) -> Any:
-        payload = run.job.payload = codec.loads(run.claimed.payload)
-        arguments = {**payload, "job": run.job} if task.wants_job else payload
-        try:
-            task.signature.bind(**payload)
-        except TypeError as error:
-            raise Discard(f"the payload does not fit {task.name}{task.signature}: {error}") from None
+        payload = codec.loads(run.claimed.payload)
+        if not task.accepts(payload):
+            raise Discard(f"the payload does not fit {task.name}{task.signature}: {task.misfit(payload)}")
+        arguments = payload
+        if run.job is not None:
+            run.job.payload = payload
+            arguments = {**payload, "job": run.job}
         if task.is_async:
             return await task.fn(**arguments)
         call = functools.partial(contextvars.copy_context().run, task.fn, **arguments)
@@ -127,7 +142,7 @@ class Executor:
                 return Outcome("cancelled", error="cancelled while it ran")
             case "returned" | "lost":
                 return Outcome("returned", error="given back: the daemon stopped")
-            case None:
+            case _:
                 limit = task.timeout or self._settings.job_timeout
                 return self._failure(task, run, f"timeout: it ran longer than {limit:g} s")
 

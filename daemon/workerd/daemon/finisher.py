@@ -110,6 +110,8 @@ class Finisher:
         )  # fmt: skip
 
     def _log(self, end: Finished, ending: str) -> None:
+        if ending in ("succeeded", "cancelled", "snooze", "returned") and not self._wanted(end.ran):
+            return
         fields = {
             "job": end.job.id,
             "task": end.job.task,
@@ -132,7 +134,7 @@ class Finisher:
                 "job %s %s failed after %.3f s (attempt %s), again in %.1f s: %s",
                 end.job.id, end.job.task, end.ran, end.job.attempt, end.outcome.delay, reason, extra={**fields, "error": end.outcome.error},
             )  # fmt: skip
-        elif self._wanted(end.ran):
+        else:
             log.info("job %s %s %s in %.3f s", end.job.id, end.job.task, ending, end.ran, extra=fields)
 
     def _wanted(self, ran: float) -> bool:

@@ -18,8 +18,11 @@ class Holdings:
     A ticket in a lease of the database that is not in here belongs to a claim whose answer was lost.
     """
 
-    def __init__(self, node: int | None = None) -> None:
+    def __init__(self, node: int | None = None, last_chance: int = 2) -> None:
+        """`last_chance`: crashes from which one more death of the node would fail a job."""
         self.node = new_id() if node is None else node
+        self._last_chance = last_chance
+        self._endangered: set[Claimed] = set()
         self._n = 0
         self._tickets: dict[int, set[int]] = {}
 
@@ -27,6 +30,7 @@ class Holdings:
         """Start anew under another id: all that was held is lost."""
         self.node = node
         self._tickets.clear()
+        self._endangered.clear()
 
     def new_lease(self) -> tuple[int, int]:
         """The fence of the next claim: the node and a number never used before."""
@@ -36,8 +40,16 @@ class Holdings:
     def keep(self, jobs: Iterable[Claimed]) -> None:
         for job in jobs:
             self._tickets.setdefault(job.n, set()).add(job.pos)
+            if job.crashes >= self._last_chance:
+                self._endangered.add(job)
+
+    @property
+    def endangers(self) -> bool:
+        """Whether a job on its last chance is held, from its claim until its end is written: then no other may be."""
+        return bool(self._endangered)
 
     def release(self, job: Claimed) -> None:
+        self._endangered.discard(job)
         if job.node == self.node:
             self._discard(job.n, job.pos)
             if job.split is not None:

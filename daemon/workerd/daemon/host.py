@@ -73,6 +73,7 @@ class DaemonHost:
         end = Finished(
             run.claimed,
             Outcome("succeeded", result=text),
+            run.started,
             monotonic() - run.started,
             self._executor.ttl(task, "succeeded"),
             run.progress,

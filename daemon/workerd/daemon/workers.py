@@ -63,9 +63,6 @@ class Workers:
     def idle(self) -> int:
         return sum(slot.job is None for slot in self._slots)
 
-    def running(self) -> list[Claimed]:
-        return [slot.job for slot in (*self._slots, *self._leaving) if slot.job is not None]
-
     def start(self, group: asyncio.TaskGroup, count: int) -> None:
         self._group = group
         self.scale(count)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from workerd.codec import storable
+from workerd.outcomes import SUCCEEDED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from workerd.queue.database import Connection
 
 _FINISH = "SELECT workerd.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_FINISH_PLAIN = "SELECT workerd.finish_plain($1, $2, $3)"
 _OWN_LEASES = """
     SELECT n, array(SELECT workerd.positions(tickets)) AS tickets, array(SELECT workerd.positions(cancel)) AS cancel
     FROM workerd.lease WHERE node = $1
@@ -24,7 +27,7 @@ _OWN_LEASES = """
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An attempt that ended: `ran` is seconds, `ttl` the seconds to keep the job (0: not at all), `progress` the last one reported.
+    """An attempt that ended: `started` is monotonic, `ran` is seconds, `ttl` the seconds to keep the job (0: not at all), `progress` the last one reported.
 
     `committed`: the handler has finished the job in a transaction of its own, so that its lease is expected to be gone; where that
     transaction was rolled back, this outcome counts.
@@ -32,14 +35,33 @@ class Finished:
 
     job: Claimed
     outcome: Outcome
+    started: float
     ran: float
     ttl: float
     progress: float | None
     committed: bool = False
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it leaves nothing behind: neither history nor a key, progress or another attempt."""
+        return self.outcome is SUCCEEDED and not self.ttl and self.job.key is None and self.progress is None
+
 
 async def finish(connection: AnyConnection, node: int, ended: Sequence[Finished]) -> list[bool]:
     """Write the ends of attempts of one node; for each whether its lease still held it. A False had been rescued and changed nothing."""
+    plain = [end for end in ended if end.is_plain]
+    if not plain:
+        return await _finish_any(connection, node, ended)
+    owned = set(
+        await connection.fetchval(_FINISH_PLAIN, node, [end.job.n for end in plain], [end.job.pos for end in plain])
+    )
+    others = [end for end in ended if not end.is_plain]
+    rest = iter(await _finish_any(connection, node, others) if others else ())
+    return [end.job.pos in owned if end.is_plain else next(rest) for end in ended]
+
+
+async def _finish_any(connection: AnyConnection, node: int, ended: Sequence[Finished]) -> list[bool]:
+    now = monotonic()
     columns: tuple[list[Any], ...] = tuple([] for _ in range(9))
     for end in ended:
         values = (
@@ -49,7 +71,7 @@ async def finish(connection: AnyConnection, node: int, ended: Sequence[Finished]
             end.outcome.result,
             None if end.outcome.error is None else storable(end.outcome.error),
             end.outcome.delay,
-            end.ran,
+            now - end.started,
             end.ttl,
             end.progress,
         )

@@ -99,7 +99,7 @@ END $$;
 -- A node that was declared dead is refused (WD001): what it took would be taken back at once, and charged for it.
 -- A job with a crash is claimed alone, and waits with what is behind it until the node says a_free; on its last chance it is passed over
 -- unless a_alone (the node runs no other such job).
--- Payloads past 128 kB a call are left out: a large answer is sent before the commit, while the lane is locked.
+-- Payloads that could make up more than 512 kB a call are left out: the answer is sent before the commit, while the lane is locked.
 CREATE FUNCTION workerd.claim(
     a_node bigint, a_n bigint, a_lanes int[], a_lows bigint[], a_batch int, a_tasks text[], a_free boolean, a_alone boolean, a_last_chance int
 ) RETURNS TABLE (lane int, pos bigint, id bigint, task text, attempt int, failures int, crashes smallint, max_retries smallint, key text,
@@ -138,13 +138,13 @@ BEGIN
         ORDER BY r.pos LIMIT a_batch),
     edge AS (SELECT min(pos) AS first, min(pos) FILTER (WHERE crashes > 0) AS crashed FROM seen),
     got AS MATERIALIZED (
-        SELECT s.*, sum(pg_column_size(s.payload)) OVER (ORDER BY s.pos) AS bytes FROM seen s, edge e
+        SELECT s.* FROM seen s, edge e
         WHERE e.crashed IS NULL OR s.pos < e.crashed OR (s.pos = e.crashed AND e.first = e.crashed AND a_free)),
     mine AS (
         INSERT INTO workerd.lease (node, n, lane, tickets, last)
         SELECT a_node, a_n, a_lane, range_agg(int8range(pos, pos + 1)), max(pos) FROM got HAVING count(*) > 0)
     SELECT a_lane, g.pos, g.id, g.task, g.attempt + 1, g.failures, g.crashes, g.max_retries, g.key,
-        extract(epoch FROM clock_timestamp() - g.queued_at)::double precision, CASE WHEN g.bytes <= 131072 THEN g.payload::text END
+        date_part('epoch', clock_timestamp() - g.queued_at), CASE WHEN pg_column_size(g.payload) <= 524288 / a_batch THEN g.payload::text END
     FROM got g ORDER BY g.pos;
     IF NOT FOUND THEN
         RETURN QUERY SELECT a_lane, coalesce(
@@ -211,6 +211,38 @@ BEGIN
         RAISE EXCEPTION 'invariant broken: lease without ready row (% of %)', moved, cardinality(owned);
     END IF;
     RETURN coalesce(owned, '{}');
+END $$;
+
+-- Ends attempts that leave nothing behind: succeeded, not kept, without a key, result or progress. Returns the tickets that were still
+-- owned. What `finish` does, for the most frequent case at a fifth of its cost. Its plans are generic: to plan for 500 given tickets takes
+-- longer than to delete them, and with index scans alone there is nothing to choose.
+CREATE FUNCTION workerd.finish_plain(a_node bigint, a_n bigint[], a_pos bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    held workerd.lease;
+    mine bigint[];
+    ended int8multirange;
+    owned bigint[] := '{}';
+    gone int;
+BEGIN
+    FOR held IN SELECT * FROM workerd.lease l WHERE l.node = a_node AND l.n = ANY (a_n) ORDER BY l.n FOR UPDATE LOOP
+        mine := array(SELECT d.pos FROM unnest(a_n, a_pos) AS d(n, pos) WHERE d.n = held.n AND held.tickets @> d.pos);
+        CONTINUE WHEN mine = '{}';
+        ended := workerd.set_of(mine);
+        IF held.tickets <@ ended THEN
+            DELETE FROM workerd.lease l WHERE l.node = a_node AND l.n = held.n;
+        ELSE
+            UPDATE workerd.lease l SET tickets = l.tickets - ended WHERE l.node = a_node AND l.n = held.n;
+        END IF;
+        DELETE FROM workerd.ready r WHERE r.lane = held.lane AND r.pos = ANY (mine);
+        GET DIAGNOSTICS gone = ROW_COUNT;
+        IF gone <> cardinality(mine) THEN
+            RAISE EXCEPTION 'invariant broken: lease without ready row (% of %)', gone, cardinality(mine);
+        END IF;
+        owned := owned || mine;
+    END LOOP;
+    RETURN owned;
 END $$;
 
 -- Gives back jobs of one lease that were not started (NULL: all of it); nothing is spent. Returns the tickets that are free again.
