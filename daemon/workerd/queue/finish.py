@@ -27,7 +27,9 @@ _OWN_LEASES = """
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An attempt that ended: `started` is monotonic, `ran` is seconds, `ttl` the seconds to keep the job (0: not at all), `progress` the last one reported.
+    """An attempt that ended.
+
+    `started` is monotonic, `ran` is seconds, `ttl` the seconds to keep the job (0: not at all), `progress` the last one reported.
 
     `committed`: the handler has finished the job in a transaction of its own, so that its lease is expected to be gone; where that
     transaction was rolled back, this outcome counts.

@@ -165,6 +165,7 @@ LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_custom_plan SET enable_seq
 DECLARE
     owned int[];
     moved int;
+    moment timestamptz := clock_timestamp();  -- one for all rows, so that their order is that of their starts
 BEGIN
     PERFORM FROM workerd.lease l WHERE l.node = a_node AND l.n = ANY (a_n) ORDER BY l.n FOR UPDATE;
     WITH own AS MATERIALIZED (
@@ -180,7 +181,7 @@ BEGIN
         WHERE l.node = a_node AND l.n = done.n AND NOT l.tickets <@ done.tickets),
     back AS (
         UPDATE workerd.ready r SET attempt = r.attempt + 1, attempts = workerd.with_attempt(r.attempts, r.attempt + 1,
-            (SELECT name FROM workerd.node WHERE id = a_node), clock_timestamp() - make_interval(secs => own.ran), 'returned', own.error)
+            (SELECT name FROM workerd.node WHERE id = a_node), moment - make_interval(secs => own.ran), 'returned', own.error)
         FROM own WHERE own.ends = 'returned' AND r.lane = own.lane AND r.pos = own.pos RETURNING r.pos),
     gone AS (
         DELETE FROM workerd.ready r USING own WHERE own.ends <> 'returned' AND r.lane = own.lane AND r.pos = own.pos
@@ -190,14 +191,14 @@ BEGIN
         INSERT INTO workerd.history (id, expires_on, lane, state, attempt, failures, crashes, max_retries, progress, node, enqueued_at,
             queued_at, started_at, task, key, payload, result, error, attempts)
         SELECT g.id, days.expires_on, g.lane, g.ends, g.attempt + 1, g.failures + (g.ends = 'failed')::int, g.crashes, g.max_retries, g.progress, a_node,
-            g.enqueued_at, g.queued_at, clock_timestamp() - make_interval(secs => g.ran), g.task, g.key, g.payload, g.result::jsonb, g.error, g.attempts
+            g.enqueued_at, g.queued_at, moment - make_interval(secs => g.ran), g.task, g.key, g.payload, g.result::jsonb, g.error, g.attempts
         FROM gone g JOIN days ON days.ttl = g.ttl WHERE g.ends IN ('succeeded', 'failed', 'cancelled')),
     unlocked AS (DELETE FROM workerd.key k USING gone g WHERE g.key IS NOT NULL AND g.ends IN ('succeeded', 'failed', 'cancelled') AND k.key = g.key AND k.id = g.id),
     told AS (DELETE FROM workerd.progress p USING gone g WHERE g.progress IS NOT NULL AND p.id = g.id),
     again AS (
         SELECT g.*, g.attempt + 1 AS spent, g.failures + (g.ends = 'retry')::int AS failed_so_far,
             workerd.with_attempt(g.attempts, g.attempt + 1, (SELECT name FROM workerd.node WHERE id = a_node),
-                clock_timestamp() - make_interval(secs => g.ran), CASE g.ends WHEN 'retry' THEN 'failed' ELSE 'snoozed' END, g.error) AS log
+                moment - make_interval(secs => g.ran), CASE g.ends WHEN 'retry' THEN 'failed' ELSE 'snoozed' END, g.error) AS log
         FROM gone g WHERE g.ends IN ('retry', 'snooze')),
     later AS (
         INSERT INTO workerd.scheduled (id, lane, run_at, attempt, failures, crashes, max_retries, task, key, enqueued_at, payload, attempts)
