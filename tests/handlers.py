@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from typing import Any
@@ -133,3 +134,26 @@ async def blocking(seconds: float) -> None:
 @task
 async def enqueuing(values: list[int]) -> list[int]:
     return [await echo.enqueue(value) for value in values]
+
+
+@task(retry=Retry(max=0))
+async def interrupting() -> None:
+    raise KeyboardInterrupt
+
+
+@task(timeout=0.2, retry=Retry(max=0))
+def never_returning(number: int) -> None:
+    threading.Event().wait()
+
+
+@task
+async def deaf() -> None:
+    """Ignores every cancellation."""
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+
+@task
+def printing(text: str) -> None:
+    print(text)

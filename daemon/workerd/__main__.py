@@ -73,6 +73,11 @@ def _run(configuration: Configuration) -> None:
         tasks = load_modules(settings.tasks, settings.app_dir)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_main(Daemon, settings, where, tasks))
+    except WorkerdError:
+        raise
+    except BaseException:
+        logging.getLogger("workerd").critical("the daemon ends by an error of its own", exc_info=True)
+        raise
     finally:
         pid_file.release()
 
@@ -84,7 +89,7 @@ async def _main(daemon: type, *parts: object) -> None:
 def _fail(lines: Sequence[str], code: int) -> int:
     for line in lines:
         logging.getLogger("workerd").critical("%s", line) if logging.getLogger().handlers else None
-        print(f"workerd: {line}", file=sys.stderr)
+        print(f"workerd: {line}", file=sys.__stderr__)
     return code
 
 

@@ -47,6 +47,7 @@ def _upper(value: object) -> object:
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Size = Annotated[int, BeforeValidator(lambda v: parse_size(v) if isinstance(v, str) else v)]
+Optional = Annotated[str | None, BeforeValidator(lambda v: v or None)]  # empty is not given
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 DAY = 86400.0
 WORKERS_MAX = 10000
@@ -81,10 +82,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    database_url: str | None = setting(
+    database_url: Optional = setting(
         None, "PostgreSQL to work on; without it an embedded one in STATE_DIR", secret=True
     )
-    database_direct_url: str | None = setting(
+    database_direct_url: Optional = setting(
         None, "address for LISTEN and locks when DATABASE_URL is a transaction pooler", secret=True
     )
     database_pool_size: int = setting(5, "connections for handlers", ge=1, le=1000)

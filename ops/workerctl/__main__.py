@@ -20,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(words)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except ConfigError as error:
         code = _fail(error.problems, USAGE)
     except NotRunning as error:
@@ -29,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _fail((str(error),), USAGE if isinstance(error, TaskError) else FAILED)
     except KeyboardInterrupt:
         code = 130
+    except OSError as error:  # a full disk, a terminal that has gone, a directory in place of a file
+        code = 0 if isinstance(error, BrokenPipeError) else _fail((str(error),), FAILED)
+        _drop_output()
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
@@ -46,11 +50,24 @@ def _run(words: list[str]) -> int:
     try:
         code: Any = app(rest, prog_name="workerctl", standalone_mode=False)
     except Exception as error:
+        if type(error).__name__ == "Abort":
+            return _fail(("nothing was done",), FAILED)
+        if type(error).__module__.startswith("asyncpg"):  # what the database refuses and nobody foresaw
+            return _fail((f"the database refused it: {error}",), FAILED)
         told = getattr(error, "format_message", None)  # what typer raises for wrong usage
         if told is None:
             raise
+        if str(told()).startswith("Usage:"):  # a group without a command: its help
+            sys.stderr.write(f"{told()}\n")
+            return USAGE
         return _fail((" ".join(str(told()).split()) + " (see workerctl --help)",), USAGE)
     return code if isinstance(code, int) else 0
+
+
+def _drop_output() -> None:
+    """Nothing more can be written: without this the interpreter would try at its exit."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(lines: Sequence[str], code: int) -> int:

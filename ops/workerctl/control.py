@@ -25,7 +25,9 @@ def ask(path: Path, verb: str, **arguments: Any) -> dict[str, Any]:
     except (FileNotFoundError, ConnectionRefusedError):
         raise NotRunning(f"no daemon listens on {path} (start one with `workerctl start`)") from None
     except (OSError, ValueError) as error:
-        raise WorkerdError(f"the daemon at {path} does not answer: {error}") from error
+        raise WorkerdError(
+            f"the daemon at {path} does not answer ({error}): it may still do it; SIGUSR1 writes its stacks to the log"
+        ) from error
     if not answer["ok"]:
         raise WorkerdError(answer["error"])
     data: dict[str, Any] = answer["data"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from typing import TYPE_CHECKING
 
 from tests.support import DaemonProcess, InProcess, until, until_state
 
 if TYPE_CHECKING:
     import asyncpg
+    import pytest
 
     from workerd import Queue
     from workerd.settings import Settings
@@ -141,3 +143,27 @@ async def test_two_daemons_share_the_work_and_one_takes_over(settings: Settings,
     assert sorted(r[0] for r in await db.fetch("SELECT n FROM ran")) == list(range(JOBS))
     nodes = {r[0] for r in await db.fetch("SELECT DISTINCT node FROM workerd.job WHERE id = ANY ($1)", jobs)}
     assert nodes == {settings.node, other.node}
+
+
+async def test_a_frozen_leader_is_deposed(
+    settings: Settings, queue: Queue, db: DB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process keeps its connections, and so the lock of the leader: the others end its session."""
+    monkeypatch.setattr("workerd.maintenance.leader.SILENCE", 2.0)
+    other = settings.model_copy(update={"name": "second", "runtime_dir": settings.runtime_dir / "2"})
+    with DaemonProcess(settings) as frozen:
+        frozen.start()
+        job = await queue.enqueue("nap", {"seconds": 3600})
+        await until_state(db, job, "running")
+        async with InProcess(other):
+            frozen.signal(signal.SIGSTOP)
+            later = await queue.enqueue("echo", {"value": 1}, delay=0.5)
+            assert await queue.result(later, timeout=20) == 1
+
+            async def runs_again() -> bool:
+                row = await db.fetchrow("SELECT state, attempt FROM workerd.job WHERE id = $1", job)
+                return row is not None and tuple(row) == ("running", 2)
+
+            await until(runs_again, "the job of the frozen node runs elsewhere")
+            frozen.kill()
+            await queue.cancel(job)

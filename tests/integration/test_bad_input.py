@@ -53,6 +53,8 @@ NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
         (("jobs", "list", "--state", "tired"), 2, "allowed are queued"),
         (("jobs", "show", "123456"), 1, "there is no job 123456"),
         (("jobs", "show"), 2, "give the job's id"),
+        (("jobs", "show", "99999999999999999999999"), 1, "the database refused it"),
+        (("jobs", "list", "--database-url", "postgresql://127.0.0.1:99999/x"), 1, "DATABASE_URL cannot be used"),
         (("jobs", "cancel"), 2, "give ids, or a filter"),
         (("jobs", "cancel", "123456"), 1, "there is no job 123456"),
         (("jobs", "wait", "123456"), 1, "there is no job 123456"),

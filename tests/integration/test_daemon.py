@@ -9,8 +9,11 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests import handlers
 from tests.support import LIMIT, DaemonProcess, InProcess, state_of, until, until_state
+from workerd import JobFailed
 
 if TYPE_CHECKING:
     import asyncpg
@@ -172,3 +175,33 @@ async def test_a_supervisor_that_does_not_listen_stops_nothing(settings: Setting
 
         await until(has_pulsed, "it has sent more than the socket takes")
         await queue.result(await queue.enqueue("echo"), timeout=10)
+
+
+async def test_a_handler_that_raises_keyboard_interrupt_fails_its_job_alone(node: InProcess, queue: Queue) -> None:
+    with pytest.raises(JobFailed, match="KeyboardInterrupt"):
+        await queue.result(await queue.enqueue("interrupting"), timeout=10)
+    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=10) == 1
+
+
+async def test_threads_that_never_return_keep_nobody_from_working(daemon: DaemonProcess, queue: Queue, db: DB) -> None:
+    daemon.start()
+    hanging = await queue.enqueue_many("never_returning", [{"number": n} for n in range(20)])
+    for job in hanging:
+        await until_state(db, job, "failed")
+    assert await queue.result(await queue.enqueue("in_thread", {"value": 1}), timeout=10) == {"value": 1, "main": False}
+    daemon.signal(signal.SIGTERM)
+    assert await asyncio.to_thread(daemon.wait, 10) == 0
+
+
+async def test_a_handler_that_ignores_its_cancellation_cannot_keep_the_daemon(
+    settings: Settings, queue: Queue, db: DB
+) -> None:
+    with DaemonProcess(settings.model_copy(update={"drain_timeout": 0.1})) as daemon:
+        daemon.start()
+        job = await queue.enqueue("deaf")
+        await until_state(db, job, "running")
+        daemon.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(daemon.wait, 20) == 1
+        assert "does not end although it is cancelled" in daemon.settings.error_log_path.read_text()
+    row = await until_state(db, job, "queued")
+    assert (row["attempt"], row["failures"]) == (1, 0)

@@ -187,6 +187,22 @@ def test_it_survives_the_kill_of_its_daemon_and_stop_ends_it_without_one(alone: 
     assert not embedded.is_running(state)
 
 
+def test_a_daemon_starts_it_again_without_flooding_its_log(alone: Ctl, state: Path) -> None:
+    assert alone("start").returncode == 0
+    server = psutil.Process(_server_pid(state))
+    server.kill()
+    psutil.wait_procs([server], 10)
+    job = alone("enqueue", "echo", '{"value": 1}').stdout.strip()
+    assert alone("jobs", "wait", job, "--timeout", "20").returncode == 0
+    assert len((state / "log" / "worker.error.log").read_text().splitlines()) < 50
+
+
+def test_a_state_directory_that_is_a_file_is_refused(state: Path) -> None:
+    (state / "file").write_text("")
+    with pytest.raises(EmbeddedError, match="is no directory"):
+        embedded.start(state / "file")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_an_ordinary_user_has_one_too() -> None:
     nobody = pwd.getpwnam("nobody")

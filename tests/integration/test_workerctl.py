@@ -277,3 +277,29 @@ def test_python_m_workerctl_and_versions(ctl: Ctl) -> None:
     assert (
         subprocess.run([sys.executable, "-m", "workerd", "--version"], check=True, capture_output=True).returncode == 0
     )
+
+
+def test_a_group_without_a_command_shows_its_help(ctl: Ctl) -> None:
+    for words in ((), ("jobs",)):
+        done = ctl(*words)
+        assert (done.returncode, "Usage:" in done.stderr + done.stdout) == (2, True)
+        assert (done.stderr + done.stdout).count("\n") > 5
+
+
+def test_what_handlers_print_is_in_the_log(started: Ctl) -> None:
+    job = started("enqueue", "printing", '{"text": "printed words"}').stdout.strip()
+    assert started("jobs", "wait", job).returncode == 0
+    assert "printed words" in started("logs").stdout
+
+
+def test_output_that_cannot_be_written_is_one_line(started: Ctl) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = subprocess.run(
+            [sys.executable, "-m", "workerctl", "status"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **started.environment},
+            check=False,
+        )
+    assert (done.returncode, "No space left" in done.stderr, done.stderr.count("\n")) == (1, True, 1)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,11 +23,10 @@ Handler = Callable[..., Any]
 
 
 @pytest.fixture
-async def executor() -> AsyncIterator[Executor]:
-    with ThreadPoolExecutor(1) as threads:
-        made = Executor(Settings(retry_delay=60.0), registry, threads)
-        made.host = Nobody()
-        yield made
+async def executor() -> Executor:
+    made = Executor(Settings(retry_delay=60.0), registry)
+    made.host = Nobody()
+    return made
 
 
 async def outcome(executor: Executor, handler: Handler, payload: str = "{}", **options: Any) -> Outcome:

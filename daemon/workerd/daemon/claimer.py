@@ -20,7 +20,7 @@ from workerd.queue.finish import give_back, own_leases
 from workerd.queue.lane import lanes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from workerd.config import Settings
     from workerd.daemon.backlog import Backlog
@@ -43,7 +43,7 @@ class Claimer:
     def __init__(
         self, dsn: str, settings: Settings, tasks: list[str], holdings: Holdings, backlog: Backlog, workers: Workers,
         executor: Executor, finisher: Finisher, wake: asyncio.Event, on_state: Callable[[str], None],
-        on_dead: Callable[[], None], name: str,
+        on_dead: Callable[[], None], on_lost: Callable[[], Awaitable[None]], name: str,
     ) -> None:  # fmt: skip
         self._dsn = dsn
         self._settings = settings
@@ -55,6 +55,7 @@ class Claimer:
         self._finisher = finisher
         self._wake = wake
         self._on_state = on_state
+        self._on_lost = on_lost  # the database does not answer
         self._on_dead = on_dead  # the database says that this node was declared dead
         self._name = name
         self._lows = Lows()
@@ -84,6 +85,10 @@ class Claimer:
                 log.warning("database: %s; again in %.1f s", str(error) or type(error).__name__, backoff)
                 await asyncio.sleep(backoff * random.uniform(0.75, 1.25))
                 backoff = min(max(backoff * 2, 0.1), 5.0)
+                try:
+                    await self._on_lost()
+                except DatabaseError as trouble:
+                    log.error("%s", trouble)  # noqa: TRY400 - its text says it all
 
     @property
     def _finished(self) -> bool:

@@ -6,11 +6,10 @@ import asyncio
 import logging
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from workerd import __version__
+from workerd import __version__, embedded
 from workerd.daemon import logs
 from workerd.daemon.backlog import Backlog
 from workerd.daemon.claimer import Claimer
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from workerd.tasks import Task
 
 PULSE = 1.0  # seconds between two measurements of the loop's lag
+CANCEL_LIMIT = 5.0  # seconds that a cancelled handler may take to end when the daemon stops
 FLUSH_LIMIT = 10.0  # seconds that the last results may take to be written when the daemon stops
 
 log = logging.getLogger(__name__)
@@ -60,13 +60,10 @@ class Daemon:
         self._holdings = Holdings(settings.node_id, max(1, settings.max_crashes - 1))
         self._figures = Figures(workers=settings.workers)
         self._supervisor = Supervisor()
-        self._threads = ThreadPoolExecutor(
-            thread_name_prefix="handler", max_workers=min(1024, settings.workers * settings.concurrent_jobs + 8)
-        )
         self._name = f"worker {settings.node}"
         backlog = Backlog()
         self._finisher = Finisher(settings, self._figures, self._wake)
-        self._executor = Executor(settings, tasks, self._threads)
+        self._executor = Executor(settings, tasks)
         self._workers = Workers(
             backlog, self._executor, self._finisher, self._figures, self._wake, settings.concurrent_jobs
         )
@@ -74,7 +71,7 @@ class Daemon:
         self._backlog = backlog
         self._claimer = Claimer(
             where.direct, settings, sorted(tasks), self._holdings, backlog, self._workers, self._executor, self._finisher, self._wake,
-            self._status.connection_is, self._beat_now, self._name,
+            self._status.connection_is, self._beat_now, self._revive, self._name,
         )  # fmt: skip
         self._control = ControlServer(
             settings.socket_path,
@@ -93,14 +90,20 @@ class Daemon:
             await self._lease.register()
             async with asyncio.TaskGroup() as group:
                 await self._work(group, queue)
+                if self._executor.running:  # handlers that do not end would keep the group waiting
+                    await self._leave(queue)
+                    logging.shutdown()
+                    os._exit(1)
         finally:
-            self._lease.leave()
-            await asyncio.to_thread(self._lease.join, 5.0)
-            client.set_default(None)
-            queue.terminate()
-            await self._control.stop()
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            log.info("stopped: %s", self._status.line())
+            await self._leave(queue)
+
+    async def _leave(self, queue: Queue) -> None:
+        self._lease.leave()
+        await asyncio.to_thread(self._lease.join, 5.0)
+        client.set_default(None)
+        queue.terminate()
+        await self._control.stop()
+        log.info("stopped: %s", self._status.line())
 
     async def _prepare(self) -> None:
         """Bring the schema up to date and make known what this daemon runs."""
@@ -170,7 +173,10 @@ class Daemon:
             log.warning("%s jobs still run: they are cancelled and given back", self._workers.busy)
             for run in list(self._executor.running):
                 run.halt("returned")
-            await _first(self._workers.quiet, timeout=FLUSH_LIMIT)
+            await _first(self._workers.quiet, timeout=CANCEL_LIMIT)
+        for end in self._executor.abandon():
+            log.error("job %s %s does not end although it is cancelled: it is given back", end.job.id, end.job.task)
+            self._finisher.add(end)
 
     async def _settle(self, claimer: asyncio.Task[None]) -> None:
         """Let the claimer write what ended; where the database stays away, leave it to rescue."""
@@ -224,6 +230,11 @@ class Daemon:
 
     def _beat_now(self) -> None:
         self._lease.beat_now()
+
+    async def _revive(self) -> None:
+        """Start the embedded server again when it has died."""
+        if self._where.embedded:
+            await asyncio.to_thread(embedded.start, self._settings.state_dir)
 
     def _reborn(self, node_id: int) -> None:
         """This node was declared dead: nothing that it held is its own any more."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
+import logging
 import math
+import threading
 import traceback
 from dataclasses import dataclass
 from time import monotonic
@@ -19,7 +22,6 @@ from workerd.queue.finish import Finished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import ThreadPoolExecutor
 
     from workerd.config import Settings
     from workerd.job import Host
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from workerd.tasks import Task
 
 MAX_ERROR = 16_000  # characters of a traceback that are kept
+
+log = logging.getLogger(__name__)
 
 Stop = Literal["cancelled", "returned", "lost", "timeout"]
 
@@ -55,10 +59,9 @@ class Run:
 class Executor:
     """Runs jobs: `async def` handlers on the loop, `def` handlers in threads."""
 
-    def __init__(self, settings: Settings, tasks: dict[str, Task[..., Any]], threads: ThreadPoolExecutor) -> None:
+    def __init__(self, settings: Settings, tasks: dict[str, Task[..., Any]]) -> None:
         self._settings = settings
         self._tasks = tasks
-        self._threads = threads
         self.running: set[Run] = set()
         self.host: Host | None = None
 
@@ -89,6 +92,14 @@ class Executor:
             for run in [run for run in self.running if run.deadline <= now]:
                 run.halt("timeout")
 
+    def abandon(self) -> list[Finished]:
+        """The ends of jobs that were told to end and do not: given back, their attempt spent."""
+        end = Outcome("returned", error="given back: it did not end when it was cancelled")
+        return [
+            Finished(run.claimed, end, run.started, monotonic() - run.started, 0.0, run.progress)
+            for run in self.running
+        ]
+
     def task(self, name: str) -> Task[..., Any]:
         return self._tasks[name]
 
@@ -112,7 +123,7 @@ class Executor:
             if run.worker.cancelling():
                 raise  # it is the worker that is cancelled, not something within the handler
             return self._raised(task, run, error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything, and each of it is an outcome
+        except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and each of it is an outcome
             return self._raised(task, run, error)
 
     def _job(self, task: Task[..., Any], claimed: Claimed) -> Job:
@@ -132,8 +143,11 @@ class Executor:
             arguments = {**payload, "job": run.job}
         if task.is_async:
             return await task.fn(**arguments)
-        call = functools.partial(contextvars.copy_context().run, task.fn, **arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _in_thread, call)
+        try:
+            return await _in_thread(functools.partial(contextvars.copy_context().run, task.fn, **arguments), task.name)
+        except asyncio.CancelledError:
+            log.warning("job %s %s was told to end, its thread goes on until it returns", run.claimed.id, task.name)
+            raise
 
     def _stopped(self, task: Task[..., Any], run: Run) -> Outcome:
         """The outcome of a handler that was cancelled from here."""
@@ -178,11 +192,33 @@ class Executor:
         return self._settings.max_retries if task.retry.max is None else task.retry.max
 
 
-def _in_thread(call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except StopIteration as error:  # no future can carry it
-        raise RuntimeError("the handler raised StopIteration") from error
+def _in_thread(call: Callable[[], Any], name: str) -> asyncio.Future[Any]:
+    """Run a call in a thread of its own: one that never returns costs no other job its place, nor the process its end."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if done.done():
+            return  # it was cancelled meanwhile
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+    def work() -> None:
+        result: Any = None
+        problem: BaseException | None = None
+        try:
+            result = call()
+        except StopIteration:  # no future can carry it
+            problem = RuntimeError("the handler raised StopIteration")
+        except BaseException as error:  # noqa: BLE001 - it is carried to the loop, whatever it is
+            problem = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, result, problem)
+
+    threading.Thread(target=work, name=f"handler {name}", daemon=True).start()
+    return done
 
 
 def _describe(error: BaseException) -> str:

@@ -87,6 +87,8 @@ class LeaseThread(threading.Thread):
                     self._registered.set_exception(error)
                     return
                 log.warning("heartbeat: %s; again in %.1f s", str(error) or type(error).__name__, backoff)
+                self._cut.clear()
+                self._hurry.clear()
                 await self._pause(backoff)
                 backoff = min(max(backoff * 2, 0.1), 2.0)
 

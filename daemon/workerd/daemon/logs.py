@@ -93,6 +93,23 @@ def set_up(settings: Settings) -> None:
         )
         handlers.append(console)
     root.handlers[:] = handlers
+    if BACKGROUND in os.environ:
+        sys.stdout = LogLines(logging.getLogger("stdout"))
+        sys.stderr = LogLines(logging.getLogger("stderr"))
+
+
+class LogLines(io.TextIOBase):
+    """What handlers print, as records of the log, one a line: a daemon in the background has no other place for it."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._logger.info("%s", line)
+        return len(text)
 
 
 def reopen() -> None:

@@ -45,6 +45,8 @@ class Place:
 
 def locate(state_dir: Path) -> Place:
     """The place of the cluster of a state directory; makes nothing. Raises EmbeddedError when no socket path is short enough."""
+    if state_dir.exists() and not state_dir.is_dir():
+        raise EmbeddedError(f"the state directory {state_dir} is no directory: set STATE_DIR to one")
     user = _server_user()
     mark = hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:12]
     home = state_dir.resolve() / "postgres"

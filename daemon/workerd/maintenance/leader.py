@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 CANDIDACY = 1.0  # seconds between two attempts to become the leader
 _ELECT = "SELECT pg_try_advisory_lock('workerd.node'::regclass::oid::int, 0)"
+# A leader asks something several times a second: a session that has been silent for this long is that of a frozen or vanished host.
+_DEPOSE = """
+    SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.objid = 0 AND l.pid <> pg_backend_pid()
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND l.classid = 'workerd.node'::regclass::oid
+        AND a.state <> 'active' AND a.state_change < clock_timestamp() - make_interval(secs => $1)
+"""
+SILENCE = 15.0  # seconds
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +58,9 @@ class Leader:
                 connection = await connect(self._dsn, self._name)
                 try:
                     backoff = 0.1
-                    while not await connection.fetchval(_ELECT):  # noqa: ASYNC110 - another process's event
+                    while not await connection.fetchval(_ELECT):
+                        if await connection.fetch(_DEPOSE, SILENCE):
+                            log.warning("the leader has been silent for %.0f s: its session is ended", SILENCE)
                         await asyncio.sleep(CANDIDACY)
                     await self._lead(connection)
                 finally:

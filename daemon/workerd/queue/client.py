@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from workerd import codec
-from workerd.errors import DatabaseError, JobError, JobFailed, PayloadError, TaskError
+from workerd.errors import DatabaseError, JobError, JobFailed, TaskError
+from workerd.queue import enqueue
 from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect_options, explain
 from workerd.units import Duration, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+    from datetime import datetime
     from types import TracebackType
 
     from workerd.job import AnyConnection
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
 FINAL = ("succeeded", "failed", "cancelled")
 FAILURE_TTL = 30 * 86400.0  # seconds that a job cancelled from here is kept
 
-_ENQUEUE = """
-    SELECT workerd.enqueue($1, $2::jsonb, queue => $3, priority => $4, run_at => $5, key => $6, max_retries => $7, delay => $8)
-"""
-_ENQUEUE_MANY = """
-    SELECT workerd.enqueue($1, p.payload::jsonb, queue => $3, priority => $4, run_at => $5, key => $6, max_retries => $7, delay => $8)
-    FROM unnest($2::text[]) WITH ORDINALITY AS p(payload, place) ORDER BY p.place
-"""
 _OUTCOME = "SELECT status, result, error_message FROM workerd.task_queue WHERE id = $1"
 
 
@@ -40,6 +34,7 @@ class Queue:
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], acquire_timeout: float) -> None:
         self._pool = pool
         self._acquire_timeout = acquire_timeout
+        self._coalescer = enqueue.Coalescer(self.connection)
 
     @classmethod
     def connect(
@@ -101,9 +96,16 @@ class Queue:
         `queue` and `priority` default to the task's. With `connection` the job exists when the caller's transaction commits.
         Raises PayloadError for arguments that are not JSON or too large, TaskError for options that cannot be.
         """
-        name, text, options = _call(task, [payload or {}], queue, priority, delay, run_at, key, max_retries)
-        job_id: int = await self._fetchval(connection, _ENQUEUE, name, text[0], *options)
-        return job_id
+        if key == "":
+            raise TaskError("key is empty: leave it out, or name what the job is about")
+        what = enqueue.options(task, queue, priority, delay, run_at, max_retries)
+        text = enqueue.payload_text(what.task, payload or {})
+        if connection is not None:
+            return await enqueue.one(connection, what, text, key)
+        if key is None:
+            return await self._coalescer.enqueue(what, text)
+        async with self.connection() as own:
+            return await enqueue.one(own, what, text, key)
 
     async def enqueue_many(
         self,
@@ -118,13 +120,12 @@ class Queue:
         connection: AnyConnection | None = None,
     ) -> list[int]:
         """Enqueue one job for each payload, all or none, and return their ids in this order; otherwise as `enqueue`."""
-        name, texts, options = _call(task, payloads, queue, priority, delay, run_at, None, max_retries)
+        what = enqueue.options(task, queue, priority, delay, run_at, max_retries)
+        texts = [enqueue.payload_text(what.task, payload) for payload in payloads]
         if connection is not None:
-            rows = await _asked(connection.fetch(_ENQUEUE_MANY, name, texts, *options))
-        else:
-            async with self.connection() as own:
-                rows = await _asked(own.fetch(_ENQUEUE_MANY, name, texts, *options))
-        return [row[0] for row in rows]
+            return await enqueue.many(connection, what, texts)
+        async with self.connection() as own:
+            return await enqueue.many(own, what, texts)
 
     async def result(self, job_id: int, timeout: Duration | None = None) -> Any:
         """Wait until the job is final and return its result.
@@ -155,7 +156,7 @@ class Queue:
         A running job is told to stop and is cancelled when it does. Raises JobError for an unknown or finished one.
         """
         while True:
-            state: str = await self._fetchval(None, "SELECT workerd.cancel($1, $2)", job_id, FAILURE_TTL)
+            state: str = await self._fetchval("SELECT workerd.cancel($1, $2)", job_id, FAILURE_TTL)
             if state == "unknown":
                 raise JobError(f"there is no job {job_id}")
             if state == "final":
@@ -165,7 +166,7 @@ class Queue:
 
     async def retry(self, job_id: int) -> str:
         """Queue a failed, cancelled or scheduled job now; returns the state it was in. Raises JobError for any other."""
-        state: str = await self._fetchval(None, "SELECT workerd.retry($1)", job_id)
+        state: str = await self._fetchval("SELECT workerd.retry($1)", job_id)
         if state == "unknown":
             raise JobError(f"there is no job {job_id}")
         if state == "key taken":
@@ -174,11 +175,9 @@ class Queue:
             raise JobError(f"job {job_id} is {state}: only failed, cancelled and scheduled jobs can be retried")
         return state
 
-    async def _fetchval(self, connection: AnyConnection | None, sql: str, *args: Any) -> Any:
-        if connection is not None:
-            return await _asked(connection.fetchval(sql, *args))
+    async def _fetchval(self, sql: str, *args: Any) -> Any:
         async with self.connection() as own:
-            return await _asked(own.fetchval(sql, *args))
+            return await enqueue.answered(own.fetchval(sql, *args))
 
 
 class Connecting:
@@ -212,7 +211,7 @@ class Connecting:
             )
             async with pool.acquire():
                 pass
-        except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError) as error:
+        except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, OverflowError) as error:
             raise DatabaseError(explain(dsn, error)) from error
         return Queue(pool, self._acquire_timeout)
 
@@ -239,38 +238,3 @@ def _configured_dsn() -> str:
     from workerd.locate import locate
 
     return locate(load().settings).url
-
-
-def _call(
-    task: str | Task[..., Any], payloads: Sequence[Mapping[str, Any]], queue: str | None, priority: int | None,
-    delay: Duration | None, run_at: datetime | None, key: str | None, max_retries: int | None,
-) -> tuple[str, list[str], tuple[Any, ...]]:  # fmt: skip
-    """The name, the payloads as JSON and the other arguments of the SQL function, checked."""
-    if isinstance(task, str):
-        name = task
-    else:
-        name, queue, priority = task.name, queue or task.queue, task.priority if priority is None else priority
-    if delay is not None and run_at is not None:
-        raise TaskError("delay and run_at exclude each other")
-    if run_at is not None and run_at.tzinfo is None:
-        raise TaskError("run_at has no time zone: use datetime.now(timezone.utc) or another aware datetime")
-    if key == "":
-        raise TaskError("key is empty: leave it out, or name what the job is about")
-    try:
-        wait = None if delay is None else timedelta(seconds=parse_duration(delay))
-    except ValueError as error:
-        raise TaskError(f"delay {error}") from error
-    texts = [codec.dumps(dict(p), f"the payload of {name}") for p in payloads]
-    return name, texts, (queue, priority, run_at, key, max_retries, wait)
-
-
-async def _asked(answer: Any) -> Any:
-    """Await a query of an application; what the database refuses becomes one line."""
-    try:
-        return await answer
-    except (asyncpg.InvalidParameterValueError, asyncpg.DataError, asyncpg.CheckViolationError) as error:
-        raise PayloadError(str(error)) from error
-    except asyncpg.UndefinedFunctionError as error:
-        raise DatabaseError("the database has no queue yet: start a daemon or run `workerctl db upgrade`") from error
-    except (asyncpg.InsufficientPrivilegeError, *CONNECTION_ERRORS) as error:
-        raise DatabaseError(f"the database did not do it: {str(error) or type(error).__name__}") from error

@@ -46,7 +46,7 @@ async def connect(
         return await asyncpg.connect(
             dsn, timeout=timeout, command_timeout=COMMAND_TIMEOUT, **connect_options(name, pooled=pooled)
         )
-    except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError) as error:
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, OverflowError) as error:
         raise DatabaseError(explain(dsn, error)) from error
 
 
@@ -68,7 +68,7 @@ def explain(dsn: str, error: BaseException) -> str:
         return f"the database at {where} refused the login: {error} (check user and password in DATABASE_URL)"
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return f"the server at {where} has no such database: {error} (create it, or correct DATABASE_URL)"
-    if isinstance(error, (ValueError, asyncpg.ClientConfigurationError)):
+    if isinstance(error, (ValueError, OverflowError, asyncpg.ClientConfigurationError)):
         return f"DATABASE_URL cannot be used: {error}"
     if isinstance(error, TimeoutError):
         return f"the database at {where} did not answer in time (is it running, is the address right?)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,7 +88,8 @@ async def _known(queue: Queue, task: str, arguments: dict[str, Any]) -> Any:
 
     settings = context.settings()
     try:
-        registry = load_modules(settings.tasks, settings.app_dir)
+        with contextlib.redirect_stdout(sys.stderr):  # what a module prints is not our answer
+            registry = load_modules(settings.tasks, settings.app_dir)
         trouble = ""
     except TaskError as error:
         registry, trouble = {}, f"; {error}"

@@ -186,7 +186,9 @@ async def _show(job_id: int | None, key: str | None) -> dict[str, Any]:
             job_id = await inspect.id_of_key(connection, key)
         found = None if job_id is None else await inspect.job(connection, job_id)
     if found is None:
-        raise JobError(f"there is no job {f'with the key {key}' if key else job_id} (never enqueued, or past its TTL)")
+        raise JobError(
+            f"there is no job {f'with the key {key}' if job_id is None else job_id} (never enqueued, or past its TTL)"
+        )
     return found
 
 

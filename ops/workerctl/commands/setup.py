@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import tempfile
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,7 +94,8 @@ async def _findings() -> list[tuple[str, str | None]]:
             (what, None if _writable(folder) else f"{folder} is not writable: set {what} to another directory")
         )
     try:
-        load_modules(settings.tasks, settings.app_dir)
+        with contextlib.redirect_stdout(sys.stderr):  # what a module prints is not our answer
+            load_modules(settings.tasks, settings.app_dir)
         found.append(("tasks", None))
     except TaskError as error:
         found.append(("tasks", str(error)))

@@ -94,6 +94,34 @@ BEGIN
     RETURN new_id;
 END $$;
 
+-- Puts one job for each payload into the queue, all with the same options, and returns their ids in this order.
+CREATE FUNCTION workerd.enqueue_many(
+    task text, payloads text[], queue text DEFAULT NULL, priority int DEFAULT NULL, run_at timestamptz DEFAULT NULL,
+    max_retries int DEFAULT NULL, delay interval DEFAULT NULL
+) RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    declared_queue text;
+    declared_priority int;
+    to_lane int;
+    due timestamptz := coalesce(enqueue_many.run_at, now() + enqueue_many.delay);
+BEGIN
+    IF enqueue_many.queue IS NULL OR enqueue_many.priority IS NULL THEN
+        SELECT t.queue, t.priority INTO declared_queue, declared_priority FROM workerd.task t WHERE t.name = enqueue_many.task;
+    END IF;
+    to_lane := workerd.lane_of(coalesce(enqueue_many.queue, declared_queue, 'default'), coalesce(enqueue_many.priority, declared_priority, 0));
+    IF due > now() THEN
+        RETURN QUERY INSERT INTO workerd.scheduled (id, lane, run_at, max_retries, task, payload)
+        SELECT nextval('workerd.job_id'), to_lane, due, enqueue_many.max_retries, enqueue_many.task, p::jsonb
+        FROM unnest(enqueue_many.payloads) AS p RETURNING id;
+    ELSE
+        RETURN QUERY INSERT INTO workerd.ready (lane, id, max_retries, task, payload)
+        SELECT to_lane, nextval('workerd.job_id'), enqueue_many.max_retries, enqueue_many.task, p::jsonb
+        FROM unnest(enqueue_many.payloads) AS p RETURNING id;
+        PERFORM pg_notify('workerd', 'ready');
+    END IF;
+END $$;
+
 -- Claims up to a_batch jobs of the first of a_lanes that has any from its low bound on. No row: all lanes are empty.
 -- One row without an id: that lane has nothing for this node now; its pos is the highest one that need not be looked at again.
 -- A node that was declared dead is refused (WD001): what it took would be taken back at once, and charged for it.
