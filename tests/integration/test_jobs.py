@@ -11,6 +11,7 @@ import pytest
 from tests import handlers
 from tests.support import InProcess, state_of, until, until_state
 from workerd import JobError, JobFailed, PayloadError, Queue, TaskError
+from workerd.errors import DatabaseError
 
 if TYPE_CHECKING:
     import asyncpg
@@ -249,3 +250,26 @@ async def test_a_daemon_serves_its_queues_alone(settings: Settings, queue: Queue
         other = await queue.enqueue("echo", queue="a")
         await queue.result(await queue.enqueue("echo", queue="b"), timeout=10)
     assert await state_of(db, other) == "queued"
+
+
+async def test_enqueues_at_the_same_time_each_get_their_own_answer(queue: Queue, db: DB) -> None:
+    """They share statements; neither an id nor an error reaches the wrong caller."""
+    wrong = asyncio.create_task(queue.enqueue("echo", {"value": -1}, priority=40000))
+    given_up = asyncio.create_task(queue.enqueue("echo", {"value": -2}))
+    calls = [asyncio.create_task(queue.enqueue("echo", {"value": n}, priority=n % 3)) for n in range(300)]
+    await asyncio.sleep(0)
+    given_up.cancel()
+    ids = await asyncio.gather(*calls)
+    with pytest.raises(PayloadError, match="priority 40000"):
+        await wrong
+    rows = await db.fetch("SELECT id, payload ->> 'value' AS value, priority FROM workerd.job WHERE id = ANY ($1)", ids)
+    assert {row["id"]: (int(row["value"]), row["priority"]) for row in rows} == {
+        job: (n, n % 3) for n, job in enumerate(ids)
+    }
+
+
+async def test_enqueues_without_a_database_all_hear_of_it(dsn: str) -> None:
+    async with Queue.connect(dsn) as opened:
+        opened.terminate()
+        answers = await asyncio.gather(*(opened.enqueue("echo") for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(answer, DatabaseError) for answer in answers), answers
