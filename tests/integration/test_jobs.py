@@ -273,3 +273,14 @@ async def test_enqueues_without_a_database_all_hear_of_it(dsn: str) -> None:
         opened.terminate()
         answers = await asyncio.gather(*(opened.enqueue("echo") for _ in range(3)), return_exceptions=True)
     assert all(isinstance(answer, DatabaseError) for answer in answers), answers
+
+
+async def test_an_enqueue_that_the_database_refuses_unexpectedly_does_not_hang(queue: Queue, db: DB) -> None:
+    await db.execute(
+        "CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION $x$odd$x$; END $$"
+    )
+    await db.execute("CREATE TRIGGER odd BEFORE INSERT ON workerd.ready EXECUTE FUNCTION odd()")
+    answers = await asyncio.gather(*(queue.enqueue("echo") for _ in range(3)), return_exceptions=True)
+    assert [type(answer).__name__ for answer in answers] == ["RaiseError"] * 3
+    await db.execute("DROP TRIGGER odd ON workerd.ready")
+    assert await queue.enqueue("echo")

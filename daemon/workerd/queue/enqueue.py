@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import asyncpg
 
 from workerd import codec
-from workerd.errors import DatabaseError, PayloadError, TaskError, WorkerdError
+from workerd.errors import DatabaseError, PayloadError, TaskError
 from workerd.queue.database import CONNECTION_ERRORS
 from workerd.units import Duration, parse_duration
 
@@ -116,7 +116,7 @@ class Coalescer:
                     for what, calls in groups.items():
                         await _write_group(connection, what, calls)
                 self._writer = None  # the next caller need not wait for this connection to be given back
-        except WorkerdError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
             waiting, self._waiting, self._writer = self._waiting, [], None
             for _, _, done in waiting:
                 _settle(done, error)
@@ -124,26 +124,26 @@ class Coalescer:
 
 async def _write_group(connection: AnyConnection, what: Options, calls: list[tuple[str, asyncio.Future[int]]]) -> None:
     try:
-        ids: Iterable[int | WorkerdError] = await many(connection, what, [payload for payload, _ in calls])
+        ids: Iterable[int | Exception] = await many(connection, what, [payload for payload, _ in calls])
     except PayloadError as error:  # one of them cannot be stored: let each have its own answer
         ids = [await _alone(connection, what, payload) for payload, _ in calls] if len(calls) > 1 else [error]
-    except WorkerdError as error:
+    except Exception as error:  # noqa: BLE001 - it is the callers' to handle
         ids = [error] * len(calls)
     for (_, done), answer in zip(calls, ids, strict=True):
         _settle(done, answer)
 
 
-async def _alone(connection: AnyConnection, what: Options, payload: str) -> int | WorkerdError:
+async def _alone(connection: AnyConnection, what: Options, payload: str) -> int | Exception:
     try:
         return await one(connection, what, payload, None)
-    except WorkerdError as error:
+    except Exception as error:  # noqa: BLE001 - it is the caller's to handle
         return error
 
 
-def _settle(done: asyncio.Future[int], answer: int | WorkerdError) -> None:
+def _settle(done: asyncio.Future[int], answer: int | Exception) -> None:
     if done.done():
         return  # its caller was cancelled
-    if isinstance(answer, WorkerdError):
+    if isinstance(answer, Exception):
         done.set_exception(answer)
     else:
         done.set_result(answer)
