@@ -1,23 +1,15 @@
-"""Reads one document in a process of its own, with limits: hostile input can neither block nor bring down the daemon.
-
-`python -m invoices.reader PATH` prints one JSON object: {"invoice": …, "text": …}, or {"error": "why"}.
-"""
+"""Reads one document: what it is, and the invoice in it (`python -m invoices.reader PATH` is the process that does it)."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import resource
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from invoices import child
 from invoices.invoice import Invoice, Unreadable
 
 MAX_FILE = 25_000_000  # bytes
-MAX_MEMORY = 2 * 1024**3  # bytes of address space
-MAX_CPU = 120  # seconds
-LIMIT = 300  # seconds
 MAX_TEXT = 20_000  # characters handed on
 ENOUGH_TEXT = 40  # characters: a PDF with fewer is a scan
 XML, PDF, PICTURE = "xml", "pdf", "picture"
@@ -33,32 +25,7 @@ class Reading:
 
 async def read(path: Path) -> Reading:
     """Read a document. Raises Unreadable with the reason."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "invoices.reader",
-        str(path),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        async with asyncio.timeout(LIMIT):
-            out, _ = await child.communicate()
-    except TimeoutError:
-        raise Unreadable(f"it was not read within {LIMIT} s") from None
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-    if child.returncode:
-        how = f"signal {-child.returncode}" if child.returncode < 0 else f"exit {child.returncode}"
-        raise Unreadable(
-            f"the program that reads it was ended by its limits ({how}): the file is damaged or made to be hard to read"
-        )
-    told = json.loads(out)
-    if "error" in told:
-        raise Unreadable(told["error"])
+    told = await child.run("invoices.reader", path)
     return Reading(Invoice(**told["invoice"]), told["text"])
 
 
@@ -127,20 +94,10 @@ def _read_scan(path: Path, *, pdf: bool) -> Reading:
     return Reading(read_text(text, "ocr"), text[:MAX_TEXT])
 
 
-def main() -> None:
-    """The child's side."""
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU, MAX_CPU))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        reading = read_here(Path(sys.argv[1]))
-        told: dict[str, object] = {"invoice": reading.invoice.as_dict(), "text": reading.text}
-    except Unreadable as error:
-        told = {"error": str(error)}
-    except (MemoryError, RecursionError) as error:
-        told = {"error": f"reading it takes more memory than is allowed ({type(error).__name__})"}
-    json.dump(told, sys.stdout)
+def _work(path: str) -> dict[str, Any]:
+    reading = read_here(Path(path))
+    return {"invoice": reading.invoice.as_dict(), "text": reading.text}
 
 
 if __name__ == "__main__":
-    main()
+    child.serve(_work)

@@ -52,9 +52,9 @@ async def make_tables(connection: Any) -> None:
     _made = True
 
 
-async def add_mail(connection: Any, mail: Mail) -> bool:
+async def add_mail(connection: Any, message_id: str, sender: str, subject: str, attachments: int) -> bool:
     """Record a mail; False when it was recorded before."""
-    new = await connection.fetchval(_ADD_MAIL, mail.message_id, mail.sender, mail.subject, len(mail.attachments))
+    new = await connection.fetchval(_ADD_MAIL, message_id, sender, subject, attachments)
     return new is not None
 
 

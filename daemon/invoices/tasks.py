@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Any
 
 from invoices import llm, mineru, notify, ocr, store
 from invoices.invoice import Invoice, Unreadable
-from invoices.mail import MAX_MAIL, Mail, parse
 from invoices.reader import Reading, read
+from invoices.unpack import unpack_file, unpack_text
 from workerd import Discard, Job, Retry, task
 
 OUTSIDE = Retry(max=5, interval="10s", factor=3, limit="30m", jitter=0.2)  # services that fail usually recover
@@ -25,16 +24,15 @@ async def process_email(path: str | None = None, raw: str | None = None, *, job:
     if (path is None) == (raw is None):
         raise Discard("process_email takes either path or raw")
     try:
-        mail = await asyncio.to_thread(_parse, path, raw)
+        mail = await unpack_file(Path(path)) if path is not None else await unpack_text(raw or "")
     except Unreadable as error:
         raise Discard(str(error)) from None
-    paths = [await asyncio.to_thread(store.save, mail, attachment) for attachment in mail.attachments]
     async with job.connection() as connection:
         await store.make_tables(connection)
         async with connection.transaction():
             jobs = []
-            if await store.add_mail(connection, mail):
-                jobs = [await ocr_extract.enqueue(str(each), connection=connection) for each in dict.fromkeys(paths)]
+            if await store.add_mail(connection, mail.message_id, mail.sender, mail.subject, len(mail.paths)):
+                jobs = [await ocr_extract.enqueue(each, connection=connection) for each in mail.paths]
             result = {"message_id": mail.message_id, "subject": mail.subject, "jobs": jobs}
             await job.finish_in(connection, result)
     return result
@@ -104,15 +102,3 @@ async def _complete(path: Path, reading: Reading) -> Invoice:
             f"{path.name}: it is a scan, and nothing here can read scans: install tesseract, or set MINERU_API_TOKEN"
         )
     return invoice
-
-
-def _parse(path: str | None, raw: str | None) -> Mail:
-    if raw is not None:
-        return parse(raw.encode(errors="surrogateescape"))
-    file = Path(path or "")
-    try:
-        if file.stat().st_size > MAX_MAIL:
-            raise Unreadable(f"{file.name} has {file.stat().st_size:,} bytes, the limit is {MAX_MAIL:,}")
-        return parse(file.read_bytes())
-    except OSError as error:
-        raise Unreadable(f"{file} cannot be read: {error.strerror}") from error

@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from contextlib import asynccontextmanager
+from email.message import EmailMessage
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -404,3 +405,17 @@ async def test_large_documents_do_not_hold_up_the_loop(queue: Queue, tmp_path: P
     async with heartbeat(0.5):
         found = await asyncio.gather(*(extract(queue, tmp_path / name) for name in contents))
     assert [each["number"] for each in found] == ["NB-2026-0117", "BT-4471", "BT-4471", "NB-2026-0117"]
+
+
+async def test_large_mails_do_not_hold_up_the_loop(queue: Queue, tmp_path: Path) -> None:
+    mail = EmailMessage()
+    mail["Message-ID"], mail["From"], mail["Subject"] = "<large@example.org>", "a@example.org", "large"
+    mail.set_content("A large one.")
+    mail.add_attachment(pdf(TEXT) + bytes(20_000_000), maintype="application", subtype="pdf", filename="large.pdf")
+    path = tmp_path / "large.eml"
+    path.write_bytes(bytes(mail))
+    async with heartbeat(0.3):
+        job = await queue.enqueue("process_email", {"path": str(path)})
+        told = await queue.result(job, timeout=20)
+    assert (told["subject"], len(told["jobs"])) == ("large", 1)
+    assert (await queue.result(told["jobs"][0], timeout=20))["number"] == "BT-4471"
