@@ -132,7 +132,7 @@ CREATE FUNCTION workerd.claim(
     a_node bigint, a_n bigint, a_lanes int[], a_lows bigint[], a_batch int, a_tasks text[], a_free boolean, a_alone boolean, a_last_chance int
 ) RETURNS TABLE (lane int, pos bigint, id bigint, task text, attempt int, failures int, crashes smallint, max_retries smallint, key text,
     waited double precision, payload text)
-LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_custom_plan SET enable_seqscan = off AS $$
+LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 #variable_conflict use_column
 DECLARE
     a_lane int;
@@ -164,7 +164,7 @@ BEGIN
         WHERE r.lane = a_lane AND r.pos >= a_low AND NOT r.pos <@ taken AND r.task = ANY (a_tasks)
             AND (r.crashes < a_last_chance OR a_alone)
         ORDER BY r.pos LIMIT a_batch),
-    edge AS (SELECT min(pos) AS first, min(pos) FILTER (WHERE crashes > 0) AS crashed FROM seen),
+    edge AS MATERIALIZED (SELECT min(pos) AS first, min(pos) FILTER (WHERE crashes > 0) AS crashed FROM seen),
     got AS MATERIALIZED (
         SELECT s.* FROM seen s, edge e
         WHERE e.crashed IS NULL OR s.pos < e.crashed OR (s.pos = e.crashed AND e.first = e.crashed AND a_free)),
