@@ -33,8 +33,14 @@ async def outcome(executor: Executor, handler: Handler, payload: str = "{}", **o
     task(name="case", **options)(handler)
     job = claimed(1)
     job.task, job.payload = "case", payload
+
+    async def work() -> Outcome:
+        worker = asyncio.current_task()
+        assert worker is not None
+        return (await executor.run(job, worker)).outcome
+
     try:
-        return (await asyncio.wait_for(executor.run(job), 10)).outcome
+        return await asyncio.wait_for(work(), 10)
     finally:
         assert executor.running == set()
 

@@ -65,11 +65,9 @@ class Executor:
         self.running: set[Run] = set()
         self.host: Host | None = None
 
-    async def run(self, claimed: Claimed) -> Finished:
-        """Run the job's handler; whatever it does becomes the outcome."""
+    async def run(self, claimed: Claimed, worker: asyncio.Task[Any]) -> Finished:
+        """Run the job's handler in `worker`, the asyncio task that calls this; whatever it does becomes the outcome."""
         task = self._tasks[claimed.task]
-        worker = asyncio.current_task()
-        assert worker is not None
         job = self._job(task, claimed) if task.wants_job else None
         started = monotonic()
         run = Run(claimed, job, worker, started, started + (task.timeout or self._settings.job_timeout))

@@ -102,12 +102,14 @@ class Workers:
             slot.task.cancel()
 
     async def _work(self, slot: Slot) -> None:
+        worker = asyncio.current_task()
+        assert worker is not None
         while not slot.retired:
             job = await self._backlog.get()
             slot.job, slot.started = job, monotonic()
             self._figures.busy += 1
             self.quiet.clear()
-            ended = await self._executor.run(job)
+            ended = await self._executor.run(job, worker)
             slot.job = None
             self._figures.busy -= 1
             if not self._figures.busy:
