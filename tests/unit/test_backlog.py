@@ -35,7 +35,7 @@ async def turns() -> None:
 
 
 async def test_jobs_come_out_in_the_order_in_which_they_went_in() -> None:
-    backlog, jobs = Backlog(), [claimed(pos) for pos in range(4)]
+    backlog, jobs = Backlog(asyncio.Event()), [claimed(pos) for pos in range(4)]
     backlog.put(jobs[:2])
     backlog.put(jobs[2:])
     assert len(backlog) == 4
@@ -44,7 +44,7 @@ async def test_jobs_come_out_in_the_order_in_which_they_went_in() -> None:
 
 
 async def test_as_many_getters_wake_as_there_are_jobs_the_first_first() -> None:
-    backlog, jobs = Backlog(), [claimed(1), claimed(2)]
+    backlog, jobs = Backlog(asyncio.Event()), [claimed(1), claimed(2)]
     getters = await waiting(backlog, 3)
     backlog.put(jobs)
     await turns()
@@ -54,7 +54,7 @@ async def test_as_many_getters_wake_as_there_are_jobs_the_first_first() -> None:
 
 
 async def test_a_getter_that_is_cancelled_after_its_wake_up_hands_it_on() -> None:
-    backlog, job = Backlog(), claimed(1)
+    backlog, job = Backlog(asyncio.Event()), claimed(1)
     first, second = await waiting(backlog, 2)
     backlog.put([job])
     first.cancel()
@@ -63,7 +63,7 @@ async def test_a_getter_that_is_cancelled_after_its_wake_up_hands_it_on() -> Non
 
 
 async def test_a_getter_that_was_cancelled_before_takes_no_wake_up() -> None:
-    backlog, job = Backlog(), claimed(1)
+    backlog, job = Backlog(asyncio.Event()), claimed(1)
     first, second = await waiting(backlog, 2)
     first.cancel()
     await turns()
@@ -72,7 +72,7 @@ async def test_a_getter_that_was_cancelled_before_takes_no_wake_up() -> None:
 
 
 async def test_a_job_that_was_taken_by_another_leaves_its_getter_waiting() -> None:
-    backlog = Backlog()
+    backlog = Backlog(asyncio.Event())
     (getter,) = await waiting(backlog, 1)
     backlog.put([claimed(1)])
     backlog.take_older(0)
@@ -82,7 +82,7 @@ async def test_a_job_that_was_taken_by_another_leaves_its_getter_waiting() -> No
 
 
 def test_jobs_that_have_waited_long_enough_can_be_taken_out(clock: Clock) -> None:
-    backlog, jobs = Backlog(), [claimed(pos) for pos in range(3)]
+    backlog, jobs = Backlog(asyncio.Event()), [claimed(pos) for pos in range(3)]
     for job in jobs:
         backlog.put([job])
         clock.now += 1.0
@@ -93,14 +93,14 @@ def test_jobs_that_have_waited_long_enough_can_be_taken_out(clock: Clock) -> Non
 
 
 async def test_jobs_are_taken_out_by_lease_and_ticket() -> None:
-    backlog, jobs = Backlog(), [claimed(7, n=1), claimed(8, n=1), claimed(7, n=2)]
+    backlog, jobs = Backlog(asyncio.Event()), [claimed(7, n=1), claimed(8, n=1), claimed(7, n=2)]
     backlog.put(jobs)
     assert backlog.take_matching({(1, 7), (2, 8)}) == jobs[:1]
     assert [await backlog.get(), await backlog.get()] == jobs[1:]
 
 
 async def test_a_closed_backlog_hands_out_nothing_but_lets_its_jobs_be_taken() -> None:
-    backlog, job = Backlog(), claimed(1)
+    backlog, job = Backlog(asyncio.Event()), claimed(1)
     (early,) = await waiting(backlog, 1)
     backlog.put([job])
     backlog.close()
@@ -113,7 +113,7 @@ async def test_a_closed_backlog_hands_out_nothing_but_lets_its_jobs_be_taken() -
 
 
 def test_clearing_forgets_all() -> None:
-    backlog = Backlog()
+    backlog = Backlog(asyncio.Event())
     backlog.put([claimed(1)])
     backlog.clear()
     assert len(backlog) == 0

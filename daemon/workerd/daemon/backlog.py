@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 class Backlog:
     """First in, first out; what waits too long, or is cancelled, can be taken out again."""
 
-    def __init__(self) -> None:
+    def __init__(self, low: asyncio.Event) -> None:
+        """`low` is set when half of what was put last has been taken, and again when nothing is left."""
+        self._low = low
+        self._half = 0
         self._jobs: deque[tuple[float, Claimed]] = deque()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed = False
@@ -26,6 +29,7 @@ class Backlog:
         """Add jobs and wake as many workers."""
         now = monotonic()
         self._jobs.extend((now, job) for job in jobs)
+        self._half = len(self._jobs) // 2
         self._wake(len(jobs))
 
     async def get(self) -> Claimed:
@@ -39,7 +43,11 @@ class Backlog:
                 if turn.done() and not turn.cancelled():
                     self._wake(1)  # this wake-up was somebody's job: hand it on
                 raise
-        return self._jobs.popleft()[1]
+        _, job = self._jobs.popleft()
+        left = len(self._jobs)
+        if left == self._half or not left:
+            self._low.set()
+        return job
 
     def close(self) -> None:
         """Hand out nothing more; what waits can still be taken."""

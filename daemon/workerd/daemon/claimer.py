@@ -128,7 +128,7 @@ class Claimer:
 
     async def _turn(self, connection: Connection) -> bool:
         """One turn; whether there is more to do at once."""
-        if len(self._finisher):
+        if self._flush_due:
             for end in await self._finisher.flush(connection, self._holdings.node):
                 self._holdings.release(end.job)
                 if end.job.crashes >= self._last_chance:  # claims passed over others of its kind
@@ -142,8 +142,15 @@ class Claimer:
         if self._blocked and self._free:
             self._hungry = True
         if self._accepting and self._hungry:
-            return await self._claim(connection) or bool(len(self._finisher))
-        return bool(len(self._finisher))
+            return await self._claim(connection) or self._flush_due
+        return self._flush_due
+
+    @property
+    def _flush_due(self) -> bool:
+        """Whether to write now what ended: with other work at hand a little later, so that fewer and larger batches are written."""
+        if not len(self._finisher):
+            return False
+        return not len(self._backlog) or self._closing or monotonic() >= self._finisher.due_at
 
     async def _claim(self, connection: Connection) -> bool:
         """Claim once if there is room; whether another claim makes sense at once."""
@@ -232,6 +239,8 @@ class Claimer:
             until.append(self._tally_at)
         if len(self._backlog):
             until.append(now + IDLE_TOO_LONG / 2)
+        if len(self._finisher):
+            until.append(self._finisher.due_at)
         sweep = self._lows.wants_sweep_at
         if sweep is not None:
             until.append(sweep)

@@ -61,7 +61,7 @@ class Daemon:
         self._figures = Figures(workers=settings.workers)
         self._supervisor = Supervisor()
         self._name = f"worker {settings.node}"
-        backlog = Backlog()
+        backlog = Backlog(self._wake)
         self._finisher = Finisher(settings, self._figures, self._wake)
         self._executor = Executor(settings, tasks)
         self._workers = Workers(

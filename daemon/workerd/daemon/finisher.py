@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from workerd.queue.node import Figures
 
 BATCH = 500
+PATIENCE = 0.005  # seconds that an end may wait for others while further jobs are at hand
 QUIET_RATE = 100  # jobs a second up to which each finished job has its line in the log
 SLOW = 1.0  # seconds: a job that ran longer is logged at any rate
 
@@ -33,6 +34,7 @@ class Finisher:
         self._wake = wake
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._which = settings.log_jobs
+        self._oldest = 0.0  # monotonic
         self._second = (0, 0)  # the current second and how many finished in it
 
     def __len__(self) -> int:
@@ -40,7 +42,16 @@ class Finisher:
 
     def add(self, ended: Finished) -> None:
         self._pending.append(ended)
-        self._wake.set()
+        count = len(self._pending)
+        if count == 1:
+            self._oldest = monotonic()
+        if count == 1 or count == BATCH // 2:
+            self._wake.set()
+
+    @property
+    def due_at(self) -> float:
+        """When what is pending has to be written (monotonic): at once when it fills half a batch, else soon."""
+        return 0.0 if len(self._pending) >= BATCH // 2 else self._oldest + PATIENCE
 
     def forget(self, node: int) -> None:
         """Drop what belongs to a node id that was declared dead: the database would drop it as well."""
