@@ -97,7 +97,10 @@ class Finisher:
             self._tallies.setdefault(key, Tally()).merge(tally)
 
     def _count(self, end: Finished, ending: str) -> None:
-        tally = self._tallies.setdefault((end.job.task, end.job.lane.queue), Tally())
+        key = (end.job.task, end.job.lane.queue)
+        tally = self._tallies.get(key)
+        if tally is None:
+            tally = self._tallies[key] = Tally()
         tally.run[bucket(end.ran)] += 1
         if ending == "succeeded":
             tally.succeeded += 1

@@ -39,7 +39,10 @@ class Holdings:
 
     def keep(self, jobs: Iterable[Claimed]) -> None:
         for job in jobs:
-            self._tickets.setdefault(job.n, set()).add(job.pos)
+            held = self._tickets.get(job.n)
+            if held is None:
+                held = self._tickets[job.n] = set()
+            held.add(job.pos)
             if job.crashes >= self._last_chance:
                 self._endangered.add(job)
 

@@ -25,7 +25,7 @@ _OWN_LEASES = """
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Finished:
     """An attempt that ended.
 
@@ -51,15 +51,16 @@ class Finished:
 
 async def finish(connection: AnyConnection, node: int, ended: Sequence[Finished]) -> list[bool]:
     """Write the ends of attempts of one node; for each whether its lease still held it. A False had been rescued and changed nothing."""
-    plain = [end for end in ended if end.is_plain]
-    if not plain:
-        return await _finish_any(connection, node, ended)
-    owned = set(
-        await connection.fetchval(_FINISH_PLAIN, node, [end.job.n for end in plain], [end.job.pos for end in plain])
-    )
-    others = [end for end in ended if not end.is_plain]
-    rest = iter(await _finish_any(connection, node, others) if others else ())
-    return [end.job.pos in owned if end.is_plain else next(rest) for end in ended]
+    plain: list[Finished] = []
+    others: list[Finished] = []
+    for end in ended:
+        (plain if end.is_plain else others).append(end)
+    owned = set()
+    if plain:
+        fences = ([end.job.n for end in plain], [end.job.pos for end in plain])
+        owned = set(await connection.fetchval(_FINISH_PLAIN, node, *fences))
+    rest = dict(zip(map(id, others), await _finish_any(connection, node, others), strict=True)) if others else {}
+    return [rest.get(id(end), end.job.pos in owned) for end in ended]
 
 
 async def _finish_any(connection: AnyConnection, node: int, ended: Sequence[Finished]) -> list[bool]:
