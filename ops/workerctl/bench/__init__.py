@@ -1,0 +1,1 @@
+"""The benchmark of `workerctl bench`: daemons as users run them, on a database made for it."""

@@ -1,0 +1,42 @@
+"""The benchmark."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from workerctl import context, render
+
+
+def bench(
+    repeat: Annotated[int, typer.Option(min=1, max=1000, help="How often everything is measured.")] = 3,
+    jobs: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="Size of a short drain; long ones are six times that.")
+    ] = 20_000,
+    only: Annotated[str | None, typer.Option(help="drain, enqueue, latency, backlog; comma separated.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="For documents.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Measure drain, enqueue and latency on a database of its own: on the server of DATABASE_URL, else on an embedded one.
+
+    Example: workerctl bench --repeat 5 --markdown
+    """  # fmt: skip
+    import sys
+
+    from workerctl.bench import suite
+
+    names = [name.strip() for name in only.split(",")] if only is not None else suite.USUAL
+    if unknown := [name for name in names if name not in suite.SUITE]:
+        raise typer.BadParameter(f"--only {', '.join(unknown)}: there are {', '.join(suite.SUITE)}")
+    tell = render.warn if sys.stderr.isatty() else lambda _: None
+    report = context.run(suite.run(context.settings(), names, repeat, jobs, tell))
+    if as_json:
+        render.json(report.value())
+    elif markdown:
+        render.say(report.markdown())
+    else:
+        report.show()
+
+
+commands = (bench,)

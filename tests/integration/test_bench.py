@@ -1,0 +1,123 @@
+"""`workerctl bench` on a small number of jobs: it measures everything and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from tests.support import until
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from tests.support import Ctl
+
+    DB = asyncpg.Connection[asyncpg.Record]
+
+FIGURES = {
+    "drain_jobs",
+    "drain_jobs_kept",
+    "drain_many",
+    "drain_many_kept",
+    "drain_many_kept_memory",
+    "drain_four",
+    "drain_old_snapshot",
+    "drain_old_snapshot_ratio",
+    "enqueue_single",
+    "enqueue_coroutines",
+    "enqueue_many",
+    "latency_p50",
+    "latency_p99",
+}
+
+
+async def _databases(db: DB) -> list[str]:
+    rows = await db.fetch("SELECT datname FROM pg_database WHERE datname LIKE 'workerd\\_bench\\_%'")
+    return [row["datname"] for row in rows]
+
+
+def _daemons(server: str) -> list[int]:
+    """The PIDs of daemons on a database that a benchmark has made on this server."""
+    start = server.partition("?")[0].rpartition("/")[0] + "/workerd_bench_"
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("DATABASE_URL", "").startswith(start):
+                found.append(process.pid)
+    return found
+
+
+async def test_it_measures_everything_and_leaves_nothing(ctl: Ctl, db: DB, server: str) -> None:
+    began = time.monotonic()
+    done = ctl("bench", "--repeat", "1", "--jobs", "500", "--json")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 40
+    report = json.loads(done.stdout)
+    assert report["figures"].keys() >= FIGURES
+    assert [key for key, figure in report["figures"].items() if not 0 < figure["min"] <= figure["median"]] == []
+    assert report["machine"]["cores"] == os.cpu_count()
+    assert report["server"]["fsync"] in ("on", "off")
+    assert await _databases(db) == []
+    assert _daemons(server) == []
+
+
+async def test_only_what_is_asked_for_as_markdown(ctl: Ctl) -> None:
+    done = ctl("bench", "--repeat", "2", "--jobs", "100", "--only", "enqueue", "--markdown")
+    assert done.returncode == 0, done.stderr
+    table = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].split(" of")[0].strip() for line in table[2:]] == ["enqueue", "enqueue", "enqueue_many"]
+
+
+async def test_an_unknown_measurement_is_wrong_usage(ctl: Ctl, db: DB) -> None:
+    done = ctl("bench", "--only", "drain,speed")
+    assert done.returncode == 2
+    assert "speed" in done.stderr
+    assert await _databases(db) == []
+
+
+async def test_ctrl_c_leaves_nothing(ctl: Ctl, db: DB, server: str) -> None:
+    bench = subprocess.Popen(
+        [sys.executable, "-m", "workerctl", "bench"],
+        cwd=ctl.directory,
+        env={**os.environ, **ctl.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+    async def measures() -> bool:
+        return bool(_daemons(server))
+
+    await until(measures, "a daemon of the benchmark runs")
+    bench.send_signal(signal.SIGINT)
+    assert bench.wait(30) == 130
+    assert await _databases(db) == []
+    assert _daemons(server) == []
+
+
+async def test_without_a_server_it_starts_one_and_removes_it(ctl: Ctl) -> None:
+    with tempfile.TemporaryDirectory(prefix="wd-") as folder:
+        done = ctl(
+            "bench", "--repeat", "1", "--jobs", "100", "--only", "enqueue", "--json", DATABASE_URL="", TMPDIR=folder
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["server"] == dict.fromkeys(
+            ("fsync", "synchronous_commit", "full_page_writes"), "on"
+        )
+        assert list(Path(folder).iterdir()) == []
+        assert [process.pid for process in psutil.process_iter() if folder in " ".join(_command(process))] == []
+
+
+def _command(process: psutil.Process) -> list[str]:
+    with suppress(psutil.Error):
+        return process.cmdline()
+    return []
