@@ -78,10 +78,11 @@ async def test_only_what_is_asked_for_as_markdown(ctl: Ctl) -> None:
     assert [line.split("|")[1].split(" of")[0].strip() for line in table[2:]] == ["enqueue", "enqueue", "enqueue_many"]
 
 
-async def test_an_unknown_measurement_is_wrong_usage(ctl: Ctl, db: DB) -> None:
+async def test_wrong_usage_is_refused_before_anything_is_made(ctl: Ctl, db: DB) -> None:
     done = ctl("bench", "--only", "drain,speed")
     assert done.returncode == 2
     assert "speed" in done.stderr
+    assert ctl("bench", "--markdown", "--json").returncode == 2
     assert await _databases(db) == []
 
 

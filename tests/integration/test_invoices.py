@@ -414,7 +414,7 @@ async def test_large_mails_do_not_hold_up_the_loop(queue: Queue, tmp_path: Path)
     mail.add_attachment(pdf(TEXT) + bytes(20_000_000), maintype="application", subtype="pdf", filename="large.pdf")
     path = tmp_path / "large.eml"
     path.write_bytes(bytes(mail))
-    async with heartbeat(0.3):
+    async with heartbeat(0.5):
         job = await queue.enqueue("process_email", {"path": str(path)})
         told = await queue.result(job, timeout=20)
     assert (told["subject"], len(told["jobs"])) == ("large", 1)

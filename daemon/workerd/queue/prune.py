@@ -42,5 +42,8 @@ async def prune(connection: Connection, longest_ttl: float) -> list[str]:
             await connection.execute(f'DROP TABLE IF EXISTS workerd."{part}"')
             await connection.execute("DELETE FROM workerd.history_day WHERE day = $1", row["day"])
         dropped.append(part)
-    await connection.execute(_REMNANTS, max(KEEP, longest_ttl))
+    async with connection.transaction():
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        await connection.execute(_REMNANTS, max(KEEP, longest_ttl))
     return dropped

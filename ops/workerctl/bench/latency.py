@@ -23,7 +23,7 @@ _STARTED = "SELECT id, started_at FROM workerd.job WHERE id = ANY ($1)"
 
 
 async def latency(site: Site) -> list[Figure]:
-    """The median and the 99th percentile, in milliseconds. The clocks of daemon and server have to be one: run it on the server's host."""
+    """The median and the 99th percentile, in milliseconds. Our clock has to be the server's: run it on the same host."""
     await site.clear()
     with Daemon(site, "idle") as daemon:
         daemon.wait_ready()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from workerd.settings import Settings
 
 NAME = "workerctl bench"
+STOP_TRIES = 100
 
 
 @contextmanager
@@ -68,7 +69,10 @@ async def _server(settings: Settings, folder: Path) -> AsyncIterator[str]:
         # It blocks the loop on purpose: Ctrl-C then waits until there is a server that can be stopped.
         yield embedded.start(folder)
     finally:
-        await asyncio.to_thread(embedded.stop_if_unused, folder)
+        for _ in range(STOP_TRIES):  # our last connection is closed, but the server may not have noticed yet
+            if await asyncio.to_thread(embedded.stop_if_unused, folder):
+                break
+            await asyncio.sleep(0.05)
         place = embedded_place(folder)
         for made in (place.home, place.sockets):  # outside of the folder, where that is closed to the server's user
             shutil.rmtree(made, ignore_errors=True)

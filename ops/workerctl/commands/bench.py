@@ -21,11 +21,13 @@ def bench(
     """Measure drain, enqueue and latency on a database of its own: on the server of DATABASE_URL, else on an embedded one.
 
     Example: workerctl bench --repeat 5 --markdown
-    """  # fmt: skip
+    """
     import sys
 
     from workerctl.bench import suite
 
+    if markdown and as_json:
+        raise typer.BadParameter("--markdown and --json exclude each other")
     names = [name.strip() for name in only.split(",")] if only is not None else suite.USUAL
     if unknown := [name for name in names if name not in suite.SUITE]:
         raise typer.BadParameter(f"--only {', '.join(unknown)}: there are {', '.join(suite.SUITE)}")

@@ -51,7 +51,7 @@ END $$;
 CREATE FUNCTION workerd.enqueue(
     task text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority int DEFAULT NULL, run_at timestamptz DEFAULT NULL,
     key text DEFAULT NULL, max_retries int DEFAULT NULL, delay interval DEFAULT NULL
-) RETURNS bigint LANGUAGE plpgsql AS $$
+) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     declared_queue text;
@@ -181,6 +181,12 @@ BEGIN
     END IF;
 END $$;
 
+-- The payloads that a claim left out.
+CREATE FUNCTION workerd.payloads(a_lane int, a_pos bigint[]) RETURNS TABLE (pos bigint, payload text)
+LANGUAGE sql STABLE SET enable_seqscan = off AS $$
+    SELECT r.pos, r.payload::text FROM workerd.ready r WHERE r.lane = a_lane AND r.pos = ANY (a_pos)
+$$;
+
 -- Ends attempts of leases of one node. Element by element: the lease and ticket, the outcome (succeeded, failed, cancelled, retry, snooze,
 -- returned), result, error, seconds until the next attempt, seconds since it started, seconds to keep the job (NULL or 0: not at all), progress.
 -- Returns the places in the arrays that were still owned; the others had been rescued and are dropped.
@@ -276,7 +282,7 @@ END $$;
 
 -- Gives back jobs of one lease that were not started (NULL: all of it); nothing is spent. Returns the tickets that are free again.
 CREATE FUNCTION workerd.give_back(a_node bigint, a_n bigint, a_pos bigint[], a_ttl double precision) RETURNS bigint[]
-LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_custom_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     held workerd.lease;
@@ -305,7 +311,7 @@ END $$;
 
 -- Ends queued jobs as cancelled. The caller owns their lease row, or the lane's lock while no lease holds them.
 CREATE FUNCTION workerd.drop_cancelled(a_lane int, a_pos bigint[], a_ttl double precision) RETURNS int
-LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_custom_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     dropped int;
@@ -321,7 +327,7 @@ END $$;
 
 -- Moves one ticket into a lease of its own, so that a transaction that finishes the job blocks no other job of the batch.
 CREATE FUNCTION workerd.split_lease(a_node bigint, a_n bigint, a_pos bigint, a_new bigint) RETURNS boolean
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     held workerd.lease;
@@ -344,7 +350,7 @@ END $$;
 -- Takes back every lease whose node does not live, whenever it appeared. Jobs keep their ticket, so their place in line.
 CREATE FUNCTION workerd.rescue(a_max_leases int, a_max_crashes int, a_ttl double precision)
 RETURNS TABLE (node_name text, id bigint, task text, failed boolean)
-LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_custom_plan AS $$
+LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_custom_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     held workerd.lease;
@@ -381,7 +387,7 @@ END $$;
 -- Cancels a job: 'queued', 'scheduled' (it was, and is cancelled now), 'running' (its node is told), 'final', 'unknown',
 -- or 'again': it moved meanwhile; call again in a new transaction.
 CREATE FUNCTION workerd.cancel(a_id bigint, a_ttl double precision) RETURNS text
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     spot record;
@@ -417,7 +423,7 @@ BEGIN
 END $$;
 
 -- Queues a failed, cancelled or scheduled job now, with all its retries. Returns the state it was in, or 'unknown', 'queued', 'running', 'succeeded'.
-CREATE FUNCTION workerd.retry(a_id bigint) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION workerd.retry(a_id bigint) RETURNS text LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     was text;
@@ -453,11 +459,13 @@ EXCEPTION WHEN unique_violation THEN
 END $$;
 
 -- Queues what is due. Returns how many, and the seconds until the next one (NULL: none waits).
-CREATE FUNCTION workerd.stage(a_rows int, OUT staged int, OUT next_in double precision) LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION workerd.stage(a_rows int, OUT staged int, OUT next_in double precision) LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $$
+DECLARE
+    moment timestamptz := clock_timestamp();  -- a value, which the index can be asked for
 BEGIN
     WITH due AS (
         DELETE FROM workerd.scheduled WHERE id = ANY (ARRAY(
-            SELECT s.id FROM workerd.scheduled s WHERE s.run_at <= clock_timestamp() ORDER BY s.run_at LIMIT a_rows FOR UPDATE SKIP LOCKED)) RETURNING *)
+            SELECT s.id FROM workerd.scheduled s WHERE s.run_at <= moment ORDER BY s.run_at LIMIT a_rows FOR UPDATE SKIP LOCKED)) RETURNING *)
     INSERT INTO workerd.ready (lane, id, attempt, failures, crashes, max_retries, task, key, enqueued_at, queued_at, payload, attempts)
     SELECT lane, id, attempt, failures, crashes, max_retries, task, key, enqueued_at, run_at, payload, attempts FROM due ORDER BY run_at, id;
     GET DIAGNOSTICS staged = ROW_COUNT;

@@ -1,0 +1,497 @@
+"""The work of each hot statement is that of its own jobs, however many others wait, are scheduled or have ended.
+
+Plans are read where they run, inside the functions too: on empty tables, on full ones, and in a session that made its plans while they
+were empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from workerd.outcomes import SUCCEEDED, Outcome
+from workerd.queue import claim, enqueue, finish, node, progress, prune, rescue, stage
+from workerd.queue.claim import BEGINNING, Claimed
+from workerd.queue.lane import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from workerd.outcomes import Ending
+
+    DB = asyncpg.Connection[asyncpg.Record]
+
+JOBS = 400_000  # in each of ready and scheduled, and half as many in history and among the keys
+LEASES = 1000
+OURS, GONE = 10**12, 10**12 + 1  # nodes: ours, and one that died
+MOST_ROWS = 2 * LEASES + 1500  # that one step of a plan may look at: all tickets on lease, and a batch
+BIG = {"ready", "scheduled", "history", "lease", "key"}
+SMALL_INDEXES = {
+    "node_pkey", "queue_pkey", "lane_pkey", "lane_queue_priority_key", "task_pkey", "history_day_pkey", "progress_pkey", "tally_pkey",
+}  # fmt: skip
+
+_LISTEN = """
+    LOAD 'auto_explain';
+    SET auto_explain.log_min_duration = -1;
+    SET auto_explain.log_nested_statements = on;
+    SET auto_explain.log_analyze = on;
+    SET auto_explain.log_buffers = on;
+    SET auto_explain.log_timing = off;
+    SET auto_explain.log_format = json;
+    SET client_min_messages = log
+"""
+_FILL = f"""
+    SET synchronous_commit = off;
+    INSERT INTO workerd.node (id, name, pid, version, locked, tasks, queues, workers)
+        SELECT g, 'node ' || g, g, '1', false, '{{}}', '{{}}', 1 FROM generate_series(1, 50) g;
+    SELECT workerd.lane_of('full', 0), setval('workerd.ticket', {JOBS}), setval('workerd.job_id', {4 * JOBS});
+    INSERT INTO workerd.ready (lane, pos, id, task, payload)
+        SELECT l.id, g, g, 'echo', '{{}}' FROM workerd.lane l, generate_series(1, {JOBS}) g WHERE l.queue = 'full';
+    INSERT INTO workerd.lease (node, n, lane, tickets, last)
+        SELECT 1 + g % 50, g, l.id, int8multirange(int8range(2 * g - 1, 2 * g + 1)), 2 * g
+        FROM workerd.lane l, generate_series(1, {LEASES}) g WHERE l.queue = 'full';
+    INSERT INTO workerd.scheduled (id, lane, run_at, task, payload)
+        SELECT {JOBS} + g, l.id, now() + interval '1 hour' + g * interval '1 ms', 'echo', '{{}}'
+        FROM workerd.lane l, generate_series(1, {JOBS}) g WHERE l.queue = 'full';
+    INSERT INTO workerd.history (id, expires_on, lane, state, attempt, failures, crashes, enqueued_at, queued_at, task, payload)
+        SELECT {2 * JOBS} + g, (SELECT min(day) FROM workerd.history_day) + g % 2, l.id, 'failed', 1, 1, 0, now(), now(), 'echo', '{{}}'
+        FROM workerd.lane l, generate_series(1, {JOBS // 2}) g WHERE l.queue = 'full';
+    INSERT INTO workerd.key (key, id) SELECT 'key ' || g, g FROM generate_series(1, {JOBS // 2}) g
+"""  # noqa: S608 - constants
+_NO_VACUUM = """
+    DO $$ DECLARE t regclass; BEGIN
+        FOR t IN SELECT oid FROM pg_class WHERE relnamespace = 'workerd'::regnamespace AND relkind = 'r' LOOP
+            EXECUTE format('ALTER TABLE %s SET (autovacuum_enabled = off)', t);
+        END LOOP;
+    END $$
+"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node of a plan and what it did."""
+
+    kind: str
+    relation: str  # partitions and their indexes have the name of the whole
+    index: str
+    rows: float  # looked at: returned or thrown away
+    query: str
+
+
+@dataclass
+class Seen:
+    """What one or more calls of a statement did."""
+
+    steps: list[Step] = field(default_factory=list)
+    blocks: int = 0  # of the statement that touched the most, with all it called
+
+    def __add__(self, later: Seen) -> Seen:
+        """Of several calls; what the first one touches to begin with is not counted."""
+        return Seen(self.steps + later.steps, min(self.blocks, later.blocks))
+
+    @property
+    def most_rows(self) -> float:
+        return max(step.rows for step in self.steps)
+
+    @property
+    def indexes(self) -> set[str]:
+        return {step.index for step in self.steps if step.index}
+
+
+class Listener:
+    """A session whose plans are heard."""
+
+    def __init__(self, connection: DB) -> None:
+        self.connection = connection
+        self._plans: list[dict[str, Any]] = []
+        connection.add_log_listener(self._heard)
+
+    def _heard(self, _connection: Any, message: Any) -> None:
+        _, found, plan = str(message.message).partition("plan:\n")
+        if found:
+            self._plans.append(json.loads(plan))
+
+    async def hear(self, call: Callable[[], Awaitable[Any]]) -> Seen:
+        await self.connection.execute("SET auto_explain.log_min_duration = 0")
+        self._plans.clear()
+        await call()
+        # within a transaction a statement ends, and its plan is told, when the next one begins
+        await self.connection.execute("SET auto_explain.log_min_duration = -1")
+        await asyncio.sleep(0)  # listeners are called by the loop
+        plans = [plan for plan in self._plans if "pg_catalog" not in plan["Query Text"]]  # the driver asks about types
+        assert plans, "no plan was heard"
+        steps = [step for plan in plans for step in _steps(plan["Plan"], plan["Query Text"])]
+        return Seen(steps, max(_blocks(plan["Plan"]) for plan in plans))
+
+
+def _steps(plan: dict[str, Any], query: str) -> Iterator[Step]:
+    loops = plan["Actual Loops"]
+    thrown = sum(plan.get(f"Rows Removed by {why}", 0) for why in ("Filter", "Index Recheck", "Join Filter"))
+    yield Step(
+        plan["Node Type"],
+        re.sub(r"^history_\d+$", "history", plan.get("Relation Name", "")),
+        re.sub(r"^history_\d+_", "history_", plan.get("Index Name", "")).removesuffix("_idx"),
+        loops * (plan["Actual Rows"] + thrown),
+        " ".join(query.split()),
+    )
+    for child in plan.get("Plans", ()):
+        yield from _steps(child, query)
+
+
+def _blocks(plan: dict[str, Any]) -> int:
+    hit, read = plan["Shared Hit Blocks"], plan["Shared Read Blocks"]
+    assert isinstance(hit, int)
+    assert isinstance(read, int)
+    return hit + read
+
+
+@asynccontextmanager
+async def _listening(dsn: str) -> AsyncIterator[Listener]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(_LISTEN)
+        yield Listener(connection)
+    except asyncpg.UndefinedFileError:
+        pytest.skip("this PostgreSQL came without auto_explain")
+    finally:
+        await connection.close()
+
+
+class Scene:
+    """A few jobs of our own in a lane of theirs, made anew in the transaction of each call."""
+
+    # The first one is too large to be part of a claim's answer.
+    PAYLOADS = (json.dumps({"value": random.Random(1).randbytes(100_000).hex()}), *("{}",) * 7)
+
+    def __init__(self, connection: DB) -> None:
+        self.db = connection
+        self.lane = Lane(0, "ours", 0)
+        self.low = BEGINNING
+        self.ids: list[int] = []
+        self.jobs: list[Claimed] = []
+
+    async def set(self) -> None:
+        self.lane = Lane(await self.db.fetchval("SELECT workerd.lane_of('ours', 0)"), "ours", 0)
+        await node.register(self.db, OURS, node.Registration("ours", 1, "1", 5, ["echo"], []), workers=1, locked=False)
+        self.ids = [
+            await self.enqueue(f"ours {n}" if n % 2 else None, payload) for n, payload in enumerate(self.PAYLOADS)
+        ]
+        self.low = await self.db.fetchval("SELECT min(pos) FROM workerd.ready WHERE id = ANY ($1)", self.ids)
+
+    async def enqueue(self, key: str | None = None, payload: str = "{}", **options: Any) -> int:
+        given = {"queue": "ours", "priority": 0, "delay": None, "run_at": None, "max_retries": None, **options}
+        return await enqueue.one(self.db, enqueue.options("echo", **given), payload, key)
+
+    async def claim(
+        self, low: int | None = None, lane: Lane | None = None, *, n: int = 1, batch: int = 8
+    ) -> list[Claimed]:
+        target = (lane or self.lane, self.low if low is None else low)
+        answer = await claim.claim(
+            self.db, OURS, n, [target], batch, ["echo"], free=True, alone=True, last_chance=2
+        )  # fmt: skip
+        self.jobs = answer.jobs
+        return answer.jobs
+
+    async def full_lane(self) -> Lane:
+        return Lane(await self.db.fetchval("SELECT workerd.lane_of('full', 0)"), "full", 0)
+
+    def ends(self, *endings: Ending, ttl: float = 3600, fraction: float | None = 0.5) -> list[finish.Finished]:
+        return [
+            finish.Finished(job, Outcome(ending, "1", "it", delay), 0.0, 0.1, ttl, fraction)
+            for job, ending, delay in zip(self.jobs, endings, (1.0, 0.0) * 4, strict=False)
+        ]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What is called, what has to be there before, and the indexes by which it finds rows of big tables."""
+
+    act: Callable[[Scene], Awaitable[Any]]
+    indexes: set[str]
+    arrange: Callable[[Scene], Awaitable[Any]] | None = None
+    may_scan: frozenset[str] = frozenset()  # what cannot grow: leases that live, for plans a driver keeps
+
+
+async def _claim_full(scene: Scene) -> None:
+    """As a daemon whose bound is behind all leases, and from the beginning."""
+    lane = await scene.full_lane()
+    await scene.claim(2 * LEASES + 1, lane, n=2, batch=500)
+    await scene.claim(BEGINNING, lane, n=3, batch=500)
+
+
+async def _one_more(scene: Scene) -> None:
+    await scene.enqueue(queue="full")
+
+
+async def _finish(scene: Scene) -> None:
+    endings: list[Ending] = ["retry", "retry", "succeeded", "snooze", "failed", "cancelled", "returned", "succeeded"]
+    assert all(await finish.finish(scene.db, OURS, scene.ends(*endings)))
+
+
+async def _finish_plain(scene: Scene) -> None:
+    plain = [finish.Finished(job, SUCCEEDED, 0.0, 0.1, 0, None) for job in scene.jobs if job.key is None]
+    assert all(await finish.finish(scene.db, OURS, plain))
+
+
+async def _give_back(scene: Scene) -> None:
+    assert await finish.give_back(scene.db, OURS, 1, [scene.jobs[1].pos], 60) == 1
+    assert await finish.give_back(scene.db, OURS, 1, None, 60) == 6  # one had been cancelled
+
+
+async def _cancel_running(scene: Scene) -> None:
+    await scene.claim()
+    await scene.db.fetchval("SELECT workerd.cancel($1, 60)", scene.ids[2])
+
+
+async def _die(scene: Scene) -> None:
+    await _cancel_running(scene)
+    await scene.db.execute("UPDATE workerd.ready SET crashes = 2 WHERE id = $1", scene.jobs[1].id)
+    await scene.db.execute("UPDATE workerd.node SET dead_at = now() WHERE id = $1", OURS)
+
+
+async def _rescue(scene: Scene) -> None:
+    assert len(await rescue.rescue(scene.db, 3, 60)) == 7
+
+
+async def _make_due(scene: Scene) -> None:
+    due = [await scene.enqueue(run_at=datetime.now(UTC) + timedelta(hours=1)) for _ in range(20)]
+    await scene.db.execute("UPDATE workerd.scheduled SET run_at = now() - interval '1 s' WHERE id = ANY ($1)", due)
+
+
+async def _stage_due(scene: Scene) -> None:
+    assert (await stage.stage(scene.db))[0] == 20
+
+
+async def _stage_nothing(scene: Scene) -> None:
+    assert (await stage.stage(scene.db))[0] == 0
+
+
+async def _enqueue(scene: Scene) -> None:
+    await scene.enqueue()
+    held = await scene.enqueue("new key")
+    assert await scene.enqueue("new key") == held
+    await scene.enqueue("another", delay=60)
+    plain = enqueue.options("echo", "ours", None, None, None, None)
+    assert len(await enqueue.many(scene.db, plain, ["{}"] * 100)) == 100
+
+
+async def _scheduled_one(scene: Scene) -> None:
+    scene.ids.append(await scene.enqueue("later", delay=3600))
+
+
+async def _ended_one(scene: Scene) -> None:
+    await scene.claim()
+    await finish.finish(scene.db, OURS, scene.ends("failed"))
+
+
+def _cancel(place: int, was: str) -> Callable[[Scene], Awaitable[None]]:
+    async def cancel(scene: Scene) -> None:
+        assert await scene.db.fetchval("SELECT workerd.cancel($1, 60)", scene.ids[place]) == was
+
+    return cancel
+
+
+def _retry(place: int, was: str) -> Callable[[Scene], Awaitable[None]]:
+    async def retry(scene: Scene) -> None:
+        assert await scene.db.fetchval("SELECT workerd.retry($1)", scene.ids[place]) == was
+
+    return retry
+
+
+async def _hold(scene: Scene) -> None:
+    """What a node asks and tells about what it holds."""
+    assert len(await finish.own_leases(scene.db, OURS)) == 1
+    assert await finish.holds(scene.db, scene.jobs[0], 1)
+    assert await finish.split(scene.db, scene.jobs[0], 2)
+    await progress.report(scene.db, OURS, [progress.Progress(job, 0.5, "half") for job in scene.jobs])
+
+
+async def _live(scene: Scene) -> None:
+    figures = node.Figures()
+    await node.register(scene.db, GONE, node.Registration("gone", 1, "1", 5, [], []), workers=1, locked=False)
+    assert await node.beat(scene.db, GONE, figures)
+    sight = next(s for s in await rescue.look(scene.db) if s.id == GONE)
+    assert await rescue.declare_dead(scene.db, sight)
+    await node.leave(scene.db, OURS, figures)
+
+
+async def _report(scene: Scene) -> None:
+    await scene.claim()
+    await progress.report(scene.db, OURS, [progress.Progress(job, 0.5, None) for job in scene.jobs])
+    await scene.db.execute("UPDATE workerd.progress SET id = id + 1000 WHERE id = $1", scene.ids[0])
+
+
+async def _prune(scene: Scene) -> None:
+    assert await prune.prune(scene.db, 60) == []
+
+
+# These look wherever the job may be.
+STATUS = {"ready_id", "lease_last", "scheduled_pkey", "history_id"}
+STATEMENTS = {
+    "claim": Statement(Scene.claim, {"ready_pkey", "lease_last"}),
+    "claim among many": Statement(_claim_full, {"ready_pkey", "lease_last"}, _one_more),
+    "finish": Statement(_finish, {"lease_pkey", "ready_pkey", "key_pkey", "progress_pkey"}, Scene.claim),
+    "finish_plain": Statement(_finish_plain, {"lease_pkey", "ready_pkey"}, Scene.claim),
+    "give_back": Statement(_give_back, {"lease_pkey", "ready_pkey", "key_pkey"}, _cancel_running),
+    "rescue": Statement(_rescue, {"lease_pkey", "ready_pkey", "key_pkey"}, _die),
+    "stage of due jobs": Statement(_stage_due, {"scheduled_run_at", "scheduled_pkey"}, _make_due),
+    "stage of nothing": Statement(_stage_nothing, {"scheduled_run_at", "scheduled_pkey"}),
+    "enqueue": Statement(_enqueue, {"key_pkey"}),
+    "cancel of a queued job": Statement(_cancel(3, "queued"), STATUS | {"ready_pkey", "key_pkey"}),
+    "cancel of a running job": Statement(_cancel(3, "running"), STATUS | {"lease_pkey"}, Scene.claim),
+    "cancel of a scheduled job": Statement(_cancel(-1, "scheduled"), STATUS | {"key_pkey"}, _scheduled_one),
+    "cancel of a final job": Statement(_cancel(0, "final"), STATUS, _ended_one),
+    "retry of a failed job": Statement(_retry(0, "failed"), {"scheduled_pkey", "history_id"}, _ended_one),
+    "retry of a scheduled job": Statement(_retry(-1, "scheduled"), {"scheduled_pkey"}, _scheduled_one),
+    "retry of a running job": Statement(_retry(0, "running"), STATUS, Scene.claim),
+    "what a node holds": Statement(_hold, {"lease_pkey"}, Scene.claim, may_scan=frozenset({"lease"})),
+    "the registry of nodes": Statement(_live, set()),
+    "prune": Statement(_prune, {"ready_id", "scheduled_pkey", "lease_pkey"}, _report),
+}
+STATES = ("new", "empty", "full but planned while empty", "full")
+
+
+async def _run(listener: Listener, statement: Statement) -> Seen:
+    """One call in a transaction of its own, which leaves nothing behind."""
+    transaction = listener.connection.transaction()
+    await transaction.start()
+    try:
+        scene = Scene(listener.connection)
+        await scene.set()
+        if statement.arrange is not None:
+            await statement.arrange(scene)
+        return await listener.hear(lambda: statement.act(scene))
+    finally:
+        await transaction.rollback()
+
+
+async def _hear_all(listener: Listener, calls: int) -> dict[str, Seen]:
+    """The first and the last of some calls each: from the sixth on a session may keep a plan for all arguments."""
+    heard = {}
+    for name, statement in STATEMENTS.items():
+        runs = [await _run(listener, statement) for _ in range(calls)]
+        heard[name] = runs[0] + runs[-1]
+    return heard
+
+
+async def _hear_states(dsn: str) -> dict[str, dict[str, Seen]]:
+    heard = {}
+    maker = await asyncpg.connect(dsn)
+    await maker.execute(_NO_VACUUM)
+    async with _listening(dsn) as listener:
+        heard["new"] = await _hear_all(listener, 1)
+    await maker.execute("VACUUM ANALYZE")
+    async with _listening(dsn) as listener:
+        heard["empty"] = await _hear_all(listener, 8)
+        await maker.execute(_FILL)
+        heard["full but planned while empty"] = await _hear_all(listener, 1)
+    await maker.execute("ANALYZE")
+    async with _listening(dsn) as listener:
+        heard["full"] = await _hear_all(listener, 8)
+    await maker.close()
+    return heard
+
+
+@pytest.fixture(scope="module")
+def heard(server: str, template: str) -> Iterator[dict[str, dict[str, Seen]]]:
+    """What each statement did in each state of the tables."""
+    name = "workerd_test_plans"
+
+    async def ask(*sql: str) -> None:
+        connection = await asyncpg.connect(server)
+        for each in sql:
+            await connection.execute(each)
+        await connection.close()
+
+    head, mark, query = server.partition("?")
+    asyncio.run(ask(f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name} TEMPLATE {template}"))
+    try:
+        yield asyncio.run(_hear_states(f"{head.rpartition('/')[0]}/{name}{mark}{query}"))
+    finally:
+        asyncio.run(ask(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+@pytest.mark.parametrize("state", STATES)
+def test_a_statement_finds_its_rows_by_the_index_meant_for_it(
+    heard: dict[str, dict[str, Seen]], state: str, name: str
+) -> None:
+    statement, seen = STATEMENTS[name], heard[state][name]
+    scans = [s for s in seen.steps if s.kind.endswith("Seq Scan") and s.relation in BIG - statement.may_scan]
+    assert not scans
+    if not statement.may_scan:
+        assert statement.indexes <= seen.indexes
+    assert seen.indexes <= statement.indexes | SMALL_INDEXES
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+@pytest.mark.parametrize("state", STATES)
+def test_a_statement_looks_at_no_jobs_of_others(heard: dict[str, dict[str, Seen]], state: str, name: str) -> None:
+    assert [step for step in heard[state][name].steps if step.rows > MOST_ROWS] == []
+
+
+def test_a_claim_touches_no_more_when_more_jobs_wait_are_scheduled_or_have_ended(
+    heard: dict[str, dict[str, Seen]],
+) -> None:
+    few = heard["empty"]["claim"]
+    for state in STATES[2:]:
+        many = heard[state]["claim"]
+        assert many.most_rows == few.most_rows == len(Scene.PAYLOADS), state
+        assert many.blocks <= few.blocks + 25, state  # indexes have more levels
+        assert heard[state]["claim among many"].blocks < 200, state
+    assert any("payload::text FROM workerd.ready" in step.query for step in few.steps), (
+        "no payload was asked for by itself"
+    )
+
+
+async def test_a_claim_behind_its_low_bound_touches_no_dead_versions(dsn: str) -> None:
+    """An old snapshot keeps them all, so that even their index entries stay."""
+    dead = 100_000
+    observer = await asyncpg.connect(dsn)
+    snapshot = observer.transaction(isolation="repeatable_read")
+    async with _listening(dsn) as listener:
+        scene = Scene(listener.connection)
+        await scene.set()
+        fresh = await _blocks_of_a_claim(listener, scene, scene.low)
+        await snapshot.start()
+        await observer.fetchval("SELECT count(*) FROM workerd.ready")
+        await scene.db.execute(
+            """WITH made AS (SELECT nextval('workerd.ticket') AS pos FROM generate_series(1, $2))
+            INSERT INTO workerd.ready (lane, pos, id, task, payload) SELECT $1, pos, -pos, 'echo', '{}' FROM made""",
+            scene.lane.id,
+            dead,
+        )
+        await scene.db.execute(
+            """INSERT INTO workerd.lease (node, n, lane, tickets, last)
+            SELECT 1, -pos, lane, int8multirange(int8range(pos, pos + 1)), pos FROM workerd.ready WHERE id < 0"""
+        )
+        await scene.db.execute("DELETE FROM workerd.lease WHERE n < 0")
+        await scene.db.execute("DELETE FROM workerd.ready WHERE lane = $1", scene.lane.id)
+        scene.ids = [await scene.enqueue() for _ in scene.PAYLOADS]
+        low = await scene.db.fetchval("SELECT min(pos) FROM workerd.ready WHERE lane = $1", scene.lane.id)
+        assert await _blocks_of_a_claim(listener, scene, low) <= fresh + 25
+        assert await _blocks_of_a_claim(listener, scene, BEGINNING) > dead / 100, "the dead ones were not there"
+        await snapshot.rollback()
+    await observer.close()
+
+
+async def _blocks_of_a_claim(listener: Listener, scene: Scene, low: int) -> int:
+    """At the second time: the first one learns the tables."""
+    touched = []
+    for _ in range(2):
+        transaction = scene.db.transaction()
+        await transaction.start()
+        seen = await listener.hear(lambda: scene.claim(low))
+        assert len(scene.jobs) == len(scene.ids)
+        await transaction.rollback()
+        touched.append(seen.blocks)
+    return touched[-1]
