@@ -178,13 +178,14 @@ def test_logs_show_the_end_and_follow(started: Ctl) -> None:
     assert started("logs", "--job", job).stdout.count("\n") == 1
     assert "ready" not in started("logs", "--errors").stdout
     follower = subprocess.Popen(
-        [sys.executable, "-m", "workerctl", "logs", "-f", "--lines", "0"],
+        [sys.executable, "-m", "workerctl", "logs", "-f", "--lines", "1"],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **started.environment},
     )
     try:
         assert follower.stdout is not None
+        follower.stdout.readline()  # it has reached the end of the file
         second = started("enqueue", "echo").stdout.strip()
         while f"job {second} echo succeeded" not in follower.stdout.readline():
             pass
