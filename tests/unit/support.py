@@ -21,7 +21,7 @@ _ids = count(1)
 
 def claimed(pos: int, n: int = 1, node: int = 1) -> Claimed:
     """A job that was claimed in its first attempt."""
-    return Claimed(node, n, LANE, pos, next(_ids), "echo", 1, 0, 0, None, None, 0.0, "{}")
+    return Claimed(node, n, LANE, pos, next(_ids), "echo", 0.0, "{}")
 
 
 class Clock:

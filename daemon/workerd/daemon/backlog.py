@@ -20,33 +20,44 @@ class Backlog:
         self._half = 0
         self._jobs: deque[tuple[float, Claimed]] = deque()
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waking = False  # somebody was woken and has not run yet
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._jobs)
 
     def put(self, jobs: list[Claimed]) -> None:
-        """Add jobs and wake as many workers."""
+        """Add jobs and wake a worker, who wakes the next one when it begins and something is left."""
         now = monotonic()
         self._jobs.extend((now, job) for job in jobs)
         self._half = len(self._jobs) // 2
-        self._wake(len(jobs))
+        self._wake()
 
     async def get(self) -> Claimed:
         """The oldest job, when there is one."""
-        while self._closed or not self._jobs:
+        while (job := self.take()) is None:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             try:
                 await turn
             except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._wake(1)  # this wake-up was somebody's job: hand it on
+                if turn.done() and not turn.cancelled():  # this wake-up was somebody's job: hand it on
+                    self._waking = False
+                    self._wake()
                 raise
+            self._waking = False
+        return job
+
+    def take(self) -> Claimed | None:
+        """The oldest job, if there is one now."""
+        if self._closed or not self._jobs:
+            return None
         _, job = self._jobs.popleft()
         left = len(self._jobs)
         if left == self._half or not left:
             self._low.set()
+        if left and self._waiting and not self._waking:
+            self._wake()
         return job
 
     def close(self) -> None:
@@ -71,9 +82,10 @@ class Backlog:
             self._jobs = deque(entry for entry in self._jobs if (entry[1].n, entry[1].pos) not in fences)
         return taken
 
-    def _wake(self, count: int) -> None:
-        while count and self._waiting:
+    def _wake(self) -> None:
+        """Wake one who waits. It comes to run after the present one: where jobs end at once, most need not be woken at all."""
+        while self._jobs and self._waiting and not self._waking:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
-                count -= 1
+                self._waking = True

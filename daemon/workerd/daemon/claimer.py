@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from workerd.daemon.finisher import write
 from workerd.daemon.lows import Lows
 from workerd.daemon.prefetch import room
 from workerd.errors import DatabaseError, NodeDead
 from workerd.queue import tally
-from workerd.queue.claim import MAX_BATCH, claim
+from workerd.queue.claim import MAX_BATCH, Wanted
+from workerd.queue.cycle import cycle
 from workerd.queue.database import CONNECTION_ERRORS, connect
 from workerd.queue.finish import give_back, own_leases
 from workerd.queue.lane import lanes
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
     from workerd.daemon.workers import Workers
     from workerd.queue.claim import Claimed
     from workerd.queue.database import Connection
+    from workerd.queue.finish import Finished
 
 IDLE_TOO_LONG = 1.0  # seconds that a claimed job may wait here for a worker before it goes back
+LOCKED_PATIENCE = 0.1  # seconds from a claim that met a locked lane to the next one
 TALLY_INTERVAL = 1.0  # seconds between two writes of the counters, at most
 
 log = logging.getLogger(__name__)
@@ -63,6 +67,8 @@ class Claimer:
         self._closing = False
         self._hungry = True  # there may be jobs: something said so since the last claim that found none
         self._blocked = False  # the last claim met a job that waits for a free worker
+        self._dusk = 0  # the transaction id at which the lanes were found empty; 0: they were not
+        self._claim_at = 0.0
         self._settle_at = 0.0
         self._tally_at = 0.0
         self._last_chance = max(1, settings.max_crashes - 1)
@@ -128,12 +134,6 @@ class Claimer:
 
     async def _turn(self, connection: Connection) -> bool:
         """One turn; whether there is more to do at once."""
-        if self._flush_due:
-            for end in await self._finisher.flush(connection, self._holdings.node):
-                self._holdings.release(end.job)
-                if end.job.crashes >= self._last_chance:  # claims passed over others of its kind
-                    self._lows.want_sweep()
-                    self._hungry = True
         if monotonic() >= self._settle_at:
             await self._settle(connection)
         if monotonic() >= self._tally_at:
@@ -141,8 +141,13 @@ class Claimer:
         await self._give_back_waiting(connection)
         if self._blocked and self._free:
             self._hungry = True
-        if self._accepting and self._hungry:
-            return await self._claim(connection) or self._flush_due
+        batch = self._room if self._accepting and self._hungry else 0
+        if batch or self._flush_due:
+            await self._write(connection, good=False)
+        if batch:
+            return await self._cycle(connection, batch) or self._flush_due
+        if self._flush_due:
+            await self._write(connection, good=True)
         return self._flush_due
 
     @property
@@ -152,29 +157,53 @@ class Claimer:
             return False
         return not len(self._backlog) or self._closing or monotonic() >= self._finisher.due_at
 
-    async def _claim(self, connection: Connection) -> bool:
-        """Claim once if there is room; whether another claim makes sense at once."""
-        batch = room(
+    @property
+    def _room(self) -> int:
+        """How many jobs to claim now."""
+        if monotonic() < self._claim_at:
+            return 0
+        return room(
             self._workers.capacity,
             self._workers.busy,
             len(self._backlog),
             self._workers.mean_run,
             self._settings.claim_batch or MAX_BATCH,
         )
+
+    async def _write(self, connection: Connection, *, good: bool) -> None:
+        """Write what ended and claim nothing."""
+        batch = self._finisher.take(good=good)
         if not batch:
-            return False
-        node, n = self._holdings.new_lease()
-        began = monotonic()
-        free = self._free
+            return
         try:
-            answer = await claim(
-                connection, node, n, self._lows.targets(), batch, self._tasks,
-                free=free, alone=not self._holdings.endangers, last_chance=self._last_chance,
-            )  # fmt: skip
-        except NodeDead:
-            self._hungry = False
-            self._on_dead()
-            return False
+            held = await write(connection, self._holdings.node, batch)
+        except BaseException:
+            self._finisher.restore(batch)
+            raise
+        self._ended(batch, held)
+
+    async def _cycle(self, connection: Connection, batch: int) -> bool:
+        """Write successes and claim in one round trip; whether another claim makes sense at once."""
+        node, n = self._holdings.new_lease()
+        free = self._free
+        wanted = Wanted(
+            n,
+            self._lows.targets(),
+            batch,
+            self._tasks,
+            free,
+            not self._holdings.endangers,
+            self._last_chance,
+            rest=True,
+        )
+        ended = self._finisher.take(good=True)
+        began = monotonic()
+        try:
+            held, answer = await cycle(connection, node, ended, wanted)
+        except BaseException as error:
+            self._finisher.restore(ended)
+            return await self._refused(connection, error)
+        self._ended(ended, held)
         self._lows.learn(answer.lane, answer.last, monotonic() - began)
         if node != self._holdings.node:
             return True  # declared dead meanwhile: these jobs are somebody else's
@@ -182,7 +211,31 @@ class Claimer:
         self._backlog.put(answer.jobs)
         self._blocked = answer.lane is not None and not answer.jobs and not free
         self._hungry = answer.lane is not None and not self._blocked
+        self._dusk = 0 if answer.lane else self._dusk or answer.next_xid
+        self._lows.settled = answer.lane is None and answer.oldest_xid >= self._dusk
         return self._hungry
+
+    async def _refused(self, connection: Connection, error: BaseException) -> bool:
+        """What a cycle that wrote nothing leaves to do."""
+        match error:
+            case NodeDead():
+                self._hungry = False
+                self._on_dead()
+            case asyncpg.LockNotAvailableError():
+                log.warning("a lane is locked by another session: %s; what ends is written meanwhile", error)
+                self._claim_at = monotonic() + LOCKED_PATIENCE
+                await self._write(connection, good=True)
+            case _:
+                raise error
+        return False
+
+    def _ended(self, batch: list[Finished], held: list[bool]) -> None:
+        self._finisher.settle(batch, held)
+        for end in batch:
+            self._holdings.release(end.job)
+            if end.job.crashes >= self._last_chance:  # claims passed over others of its kind
+                self._lows.want_sweep()
+                self._hungry = True
 
     @property
     def _free(self) -> bool:
@@ -192,7 +245,8 @@ class Claimer:
     async def _settle(self, connection: Connection) -> None:
         """Compare what the database says that this node holds with what it knows: give the rest back, and stop what is to be cancelled."""
         self._settle_at = monotonic() + self._settings.heartbeat_interval
-        self._lows.set_lanes(await lanes(connection, self._settings.queues))
+        if self._lows.set_lanes(await lanes(connection, self._settings.queues)):
+            self._hungry = True
         node = self._holdings.node
         for lease in await own_leases(connection, node):
             if node != self._holdings.node:
@@ -228,27 +282,27 @@ class Claimer:
             try:
                 await tally.add(connection, self._holdings.node, tallies)
             except BaseException:
-                self._finisher.restore(tallies)
+                self._finisher.restore_tallies(tallies)
                 raise
 
     async def _rest(self, connection: Connection) -> None:
         """Sleep until something happens, or until it is time to look again: nothing depends on notifications."""
         now = monotonic()
-        until = [self._settle_at, now + self._settings.poll_interval * random.uniform(0.8, 1.2)]
+        look_at = min(now + self._settings.poll_interval * random.uniform(0.8, 1.2), self._lows.wants_sweep_at)
+        until = [self._settle_at, look_at]
         if self._finisher.has_tallies:
             until.append(self._tally_at)
         if len(self._backlog):
             until.append(now + IDLE_TOO_LONG / 2)
         if len(self._finisher):
             until.append(self._finisher.due_at)
-        sweep = self._lows.wants_sweep_at
-        if sweep is not None:
-            until.append(sweep)
+        if self._claim_at > now:
+            until.append(self._claim_at)
         try:
             async with asyncio.timeout(max(0.0, min(until) - now)):
                 await self._wake.wait()
         except TimeoutError:
-            if monotonic() >= until[1] or (sweep is not None and monotonic() >= sweep):
+            if monotonic() >= look_at:
                 self._lows.want_sweep()
                 self._hungry = True
         if connection.is_closed():

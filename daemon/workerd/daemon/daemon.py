@@ -80,6 +80,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Work until told to stop. Raises WorkerdError when it cannot start."""
+        self._supervisor.starting()
         await self._prepare()
         await self._control.start()
         self._lease = LeaseThread(
@@ -168,6 +169,7 @@ class Daemon:
         self._supervisor.stopping()
         log.info("draining: %s jobs run, they have %.0f s", self._workers.busy, self._drain_timeout)
         self._claimer.stop_claiming()
+        self._workers.drain()
         await _first(self._workers.quiet, self._now, timeout=self._drain_timeout)
         if not self._workers.quiet.is_set():
             log.warning("%s jobs still run: they are cancelled and given back", self._workers.busy)

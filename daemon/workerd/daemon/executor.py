@@ -21,7 +21,7 @@ from workerd.outcomes import SUCCEEDED, Discard, Outcome, RetryAfter, Snooze
 from workerd.queue.finish import Finished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from workerd.config import Settings
     from workerd.job import Host
@@ -61,6 +61,8 @@ class Executor:
 
     def __init__(self, settings: Settings, tasks: dict[str, Task[..., Any]]) -> None:
         self._settings = settings
+        self._job_timeout = settings.job_timeout
+        self._result_ttl = settings.result_ttl
         self._tasks = tasks
         self.running: set[Run] = set()
         self.host: Host | None = None
@@ -70,16 +72,23 @@ class Executor:
         task = self._tasks[claimed.task]
         job = self._job(task, claimed) if task.wants_job else None
         started = monotonic()
-        run = Run(claimed, job, worker, started, started + (task.timeout or self._settings.job_timeout))
+        run = Run(claimed, job, worker, started, started + (task.timeout or self._job_timeout))
         self.running.add(run)
         try:
-            outcome = await self._attempt(task, run)
+            result = await self._call(task, run)
+            outcome = SUCCEEDED if result is None and not run.committed else self._returned(task, run, result)
+        except asyncio.CancelledError as error:
+            if run.stop is None and worker.cancelling():
+                raise  # it is the worker that is cancelled, not something within the handler
+            outcome = self._stopped(task, run) if run.stop is not None else self._raised(task, run, error)
+        except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and each of it is an outcome
+            outcome = self._raised(task, run, error)
         finally:
             self.running.discard(run)
         if run.stop is not None and worker.uncancel():
             raise asyncio.CancelledError  # the worker itself is to end as well
-        ran = monotonic() - started
-        return Finished(claimed, outcome, started, ran, self.ttl(task, outcome.ending), run.progress, run.committed)
+        ttl = self.ttl(task, outcome.ending)
+        return Finished(claimed, outcome, started, monotonic() - started, ttl, run.progress, run.committed)
 
     async def enforce_timeouts(self) -> None:
         """Halt what runs past its deadline; one sweep for all instead of a timer for each."""
@@ -104,24 +113,16 @@ class Executor:
     def ttl(self, task: Task[..., Any], ending: Ending) -> float:
         """Seconds to keep the job: a cancellation may meet any attempt that did not succeed, so those have the long one."""
         if ending == "succeeded":
-            return self._settings.result_ttl if task.result_ttl is None else task.result_ttl
+            return self._result_ttl if task.result_ttl is None else task.result_ttl
         return max(self._settings.failure_ttl, 1.0)
 
-    async def _attempt(self, task: Task[..., Any], run: Run) -> Outcome:
+    def _returned(self, task: Task[..., Any], run: Run, result: object) -> Outcome:
+        """The outcome of a handler that returned something, or after it had finished the job itself."""
+        if run.committed:
+            return self._failure(task, run, "the transaction of finish_in was rolled back")
         try:
-            result = await self._call(task, run)
-            if run.committed:
-                return self._failure(task, run, "the transaction of finish_in was rolled back")
-            if result is None:
-                return SUCCEEDED
             return Outcome("succeeded", result=codec.dumps(result, f"the result of {task.name}"))
-        except asyncio.CancelledError as error:
-            if run.stop is not None:
-                return self._stopped(task, run)
-            if run.worker.cancelling():
-                raise  # it is the worker that is cancelled, not something within the handler
-            return self._raised(task, run, error)
-        except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and each of it is an outcome
+        except PayloadError as error:
             return self._raised(task, run, error)
 
     def _job(self, task: Task[..., Any], claimed: Claimed) -> Job:
@@ -131,7 +132,7 @@ class Executor:
             self._max_retries(task, claimed), claimed.key, {}, self.host,
         )  # fmt: skip
 
-    async def _call(self, task: Task[..., Any], run: Run) -> Any:
+    def _call(self, task: Task[..., Any], run: Run) -> Awaitable[Any]:
         payload = codec.loads(run.claimed.payload)
         if not task.accepts(payload):
             raise Discard(f"the payload does not fit {task.name}{task.signature}: {task.misfit(payload)}")
@@ -140,7 +141,11 @@ class Executor:
             run.job.payload = payload
             arguments = {**payload, "job": run.job}
         if task.is_async:
-            return await task.fn(**arguments)
+            handler: Awaitable[Any] = task.fn(**arguments)
+            return handler
+        return self._in_thread(task, run, arguments)
+
+    async def _in_thread(self, task: Task[..., Any], run: Run, arguments: dict[str, Any]) -> Any:
         try:
             return await _in_thread(functools.partial(contextvars.copy_context().run, task.fn, **arguments), task.name)
         except asyncio.CancelledError:

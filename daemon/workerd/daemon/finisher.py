@@ -59,40 +59,41 @@ class Finisher:
         self._pending = [end for end in self._pending if end.job.node != node]
         self._figures.lost += len(mine)
 
-    async def flush(self, connection: Connection, node: int) -> list[Finished]:
-        """Write one batch; returns what is settled by it.
+    def take(self, *, good: bool) -> list[Finished]:
+        """Remove and return a batch: of successes that `cycle` can write, or of everything else."""
+        batch = [end for end in self._pending if (end.succeeded and end.job.split is None) is good][:BATCH]
+        if len(batch) == len(self._pending):
+            self._pending = []
+        elif batch:
+            taken = set(batch)
+            self._pending = [end for end in self._pending if end not in taken]
+        return batch
 
-        On an error nothing is lost: the batch stays, and writing it twice changes nothing.
-        """
-        batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
-        current = [end for end in batch if end.job.node == node]
-        try:
-            owned = await _finish(connection, node, current)
-        except BaseException:
-            self._pending = batch + self._pending
-            raise
-        for end, held in zip(current, owned, strict=True):
-            if held:
+    def restore(self, batch: list[Finished]) -> None:
+        """Put back what could not be written: nothing is lost, and writing it twice changes nothing."""
+        self._pending = batch + self._pending
+
+    def settle(self, batch: list[Finished], held: list[bool]) -> None:
+        """Count a batch that was written; `held` tells for each whether its lease still held it."""
+        self._pace(len(batch))
+        for end, mine in zip(batch, held, strict=True):
+            if mine:
                 self._count(end, end.outcome.ending)
             elif end.committed:
                 self._count(end, "succeeded")
             else:
                 self._lost(end)
-        for end in batch:
-            if end.job.node != node:
-                self._lost(end)
-        return batch
 
     @property
     def has_tallies(self) -> bool:
         return bool(self._tallies)
 
     def take_tallies(self) -> dict[tuple[str, str], Tally]:
-        """The counters since the last call; give them back with `restore` when they could not be written."""
+        """The counters since the last call; give them back with `restore_tallies` when they could not be written."""
         taken, self._tallies = self._tallies, {}
         return taken
 
-    def restore(self, tallies: dict[tuple[str, str], Tally]) -> None:
+    def restore_tallies(self, tallies: dict[tuple[str, str], Tally]) -> None:
         for key, tally in tallies.items():
             self._tallies.setdefault(key, Tally()).merge(tally)
 
@@ -125,7 +126,7 @@ class Finisher:
 
     def _log(self, end: Finished, ending: str) -> None:
         if ending in ("succeeded", "cancelled", "snooze", "returned") and not self._wanted(end.ran):
-            return
+            return  # most ends, at a high rate
         fields = {
             "job": end.job.id,
             "task": end.job.task,
@@ -151,19 +152,22 @@ class Finisher:
         else:
             log.info("job %s %s %s in %.3f s", end.job.id, end.job.task, ending, end.ran, extra=fields)
 
+    def _pace(self, ends: int) -> None:
+        """Count the ends of this second."""
+        now = int(monotonic())
+        second, count = self._second
+        self._second = (now, count + ends if second == now else ends)
+
     def _wanted(self, ran: float) -> bool:
         """Whether an ordinary end is logged: all below 100 jobs/s, else the slow ones, unless LOG_JOBS says otherwise."""
         if self._which is not None:
             return self._which == "all" or (self._which == "slow" and ran >= SLOW)
-        now = int(monotonic())
-        second, count = self._second
-        self._second = (now, count + 1 if second == now else 1)
         return self._second[1] <= QUIET_RATE or ran >= SLOW
 
 
-async def _finish(connection: Connection, node: int, ended: list[Finished]) -> list[bool]:
-    """For each whether its lease held it; where the answer to a split was lost, that is the one or the other."""
-    owned = await finish(connection, node, ended) if ended else []
+async def write(connection: Connection, node: int, ended: list[Finished]) -> list[bool]:
+    """Write ends of any kind; for each whether its lease held it. Where the answer to a split was lost, that is the one or the other."""
+    owned = await finish(connection, node, ended)
     doubtful = [place for place, held in enumerate(owned) if not held and ended[place].job.split is not None]
     if doubtful:
         for place in doubtful:

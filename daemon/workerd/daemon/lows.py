@@ -6,6 +6,7 @@ and sweeps from the beginning find those.
 
 from __future__ import annotations
 
+import math
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -30,24 +31,30 @@ class Lows:
         self._sweep_wanted = True
         self._sweep_at = 0.0
         self._order: list[Lane] = []
+        self.settled = False  # all is empty, and no transaction is left that could commit a ticket drawn before
 
     def clear(self) -> None:
         """Forget all bounds: what happened meanwhile was not heard of."""
         self._low.clear()
         self._sweep_wanted, self._sweep_at = True, 0.0
 
-    def set_lanes(self, lanes: list[Lane]) -> None:
-        if {lane.id for lane in lanes} - {lane.id for lane in self._lanes}:
+    def set_lanes(self, lanes: list[Lane]) -> bool:
+        """Take over the lanes to serve; whether there are new ones."""
+        fresh = bool({lane.id for lane in lanes} - {lane.id for lane in self._lanes})
+        if fresh:
             self._sweep_wanted = True
         self._lanes = lanes
+        return fresh
 
     def want_sweep(self) -> None:
         self._sweep_wanted = True
 
     @property
-    def wants_sweep_at(self) -> float | None:
-        """When the sweep that is wanted may be made (monotonic); None when none is wanted."""
-        return self._sweep_at if self._sweep_wanted else None
+    def wants_sweep_at(self) -> float:
+        """When the next sweep is to be made (monotonic)."""
+        if self._sweep_wanted:
+            return self._sweep_at
+        return math.inf if self.settled else self._sweep_at + MOST
 
     def rewind(self, lane: int, pos: int) -> None:
         """A job has become free at `pos`, behind the bound."""

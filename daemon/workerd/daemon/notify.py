@@ -21,6 +21,9 @@ class Supervisor:
             int(usec) / 2e6 if usec.isdigit() and ours else None
         )  # seconds between two signs of life
 
+    def starting(self) -> None:
+        self._notifier.notify("STATUS=starting")
+
     def ready(self, status: str) -> None:
         self._notifier.notify(f"READY=1\nSTATUS={status}\nMAINPID={os.getpid()}")
 

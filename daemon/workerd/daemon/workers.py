@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from workerd.queue.node import Figures
 
 
+TURN = 0.002  # seconds for which jobs that never wait may keep the loop from everything else
+
+
 @dataclass(slots=True, eq=False)
 class Slot:
     """One coroutine; `worker` counts from 1."""
@@ -22,7 +25,6 @@ class Slot:
     worker: int
     task: asyncio.Task[None] | None = None
     job: Claimed | None = None
-    started: float = 0.0  # monotonic
     retired: bool = False
 
 
@@ -47,8 +49,8 @@ class Workers:
         self._slots: list[Slot] = []
         self._leaving: set[Slot] = set()
         self._group: asyncio.TaskGroup | None = None
-        self.quiet = asyncio.Event()  # set while no job runs
-        self.quiet.set()
+        self.quiet = asyncio.Event()  # set when, after `drain`, no job runs
+        self._draining = False
         self.mean_run: float | None = None  # seconds, an exponential average: how far ahead to claim
 
     @property
@@ -80,16 +82,23 @@ class Workers:
         self._figures.workers = count
         self._wake.set()
 
+    def drain(self) -> None:
+        """From now on tell when no job runs."""
+        self._draining = True
+        if not self.busy:
+            self.quiet.set()
+
     def describe(self) -> list[dict[str, Any]]:
         """One entry a slot, as `status --json` shows it."""
         now = monotonic()
+        started = {run.claimed: run.started for run in self._executor.running}
         return [
             {
                 "worker": slot.worker,
                 "state": "busy" if slot.job else "idle",
                 "job_id": slot.job.id if slot.job else None,
                 "task": slot.job.task if slot.job else None,
-                "running_s": round(now - slot.started, 3) if slot.job else None,
+                "running_s": round(now - started.get(slot.job, now), 3) if slot.job else None,
             }
             for slot in (*self._slots, *self._leaving)
         ]
@@ -104,16 +113,23 @@ class Workers:
     async def _work(self, slot: Slot) -> None:
         worker = asyncio.current_task()
         assert worker is not None
+        turned = 0.0  # when the loop last had its turn, as far as this worker knows
         while not slot.retired:
-            job = await self._backlog.get()
-            slot.job, slot.started = job, monotonic()
+            job = self._backlog.take()
+            if job is None:
+                job = await self._backlog.get()
+                turned = monotonic()
+            slot.job = job
             self._figures.busy += 1
-            self.quiet.clear()
             ended = await self._executor.run(job, worker)
             slot.job = None
             self._figures.busy -= 1
-            if not self._figures.busy:
+            if self._draining and not self._figures.busy:
                 self.quiet.set()
-            self.mean_run = ended.ran if self.mean_run is None else self.mean_run * 0.8 + ended.ran * 0.2
+            ran = ended.ran
+            self.mean_run = ran if self.mean_run is None else self.mean_run * 0.8 + ran * 0.2
             self._finisher.add(ended)
+            if ended.started + ran - turned > TURN:
+                await asyncio.sleep(0)
+                turned = monotonic()
         self._leaving.discard(slot)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -19,7 +20,7 @@ BEGINNING = -(2**63)  # below every ticket
 NODE_DEAD = "WD001"  # the SQLSTATE of that refusal
 MAX_BATCH = 500  # more scattered tickets would bloat the lease row
 
-_CLAIM = "SELECT * FROM workerd.claim($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_CLAIM = "SELECT * FROM workerd.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _PAYLOADS = "SELECT * FROM workerd.payloads($1, $2)"
 
 
@@ -33,54 +34,108 @@ class Claimed:
     pos: int
     id: int
     task: str
-    attempt: int
-    failures: int
-    crashes: int
-    max_retries: int | None
-    key: str | None
     waited: float  # seconds between queued and claimed
     payload: str  # JSON
+    attempt: int = 1
+    failures: int = 0
+    crashes: int = 0
+    max_retries: int | None = None
+    key: str | None = None
     split: int | None = None  # a lease to which it may have been moved: asked for, the answer not heard yet
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a claim asks for: up to `batch` jobs of the first of `lanes` (each with its low bound) that has any of `tasks`.
+
+    `n` is the number of the lease. `free`: a worker waits, so a job with a crash may be taken; `alone`: also one whose crashes
+    have reached `last_chance`. `rest`: where nothing is there, let the next enqueue notify this connection.
+    """
+
+    n: int
+    lanes: Sequence[tuple[Lane, int]]
+    batch: int
+    tasks: Sequence[str]
+    free: bool
+    alone: bool
+    last_chance: int
+    rest: bool = False
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return (
+            self.n, [lane.id for lane, _ in self.lanes], [low for _, low in self.lanes], min(self.batch, MAX_BATCH), self.tasks,
+            self.free, self.alone, self.last_chance, self.rest,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one claim: `lane` is None when every lane was empty from its low bound on; `last` is the highest ticket looked at."""
+    """The answer to one claim.
+
+    `lane` is None when every lane was empty from its low bound on; `last` is the highest ticket that need not be looked at again.
+    Then a transaction that has not committed a ticket drawn before has an id below `next_xid`; none below `oldest_xid` is left.
+    """
 
     lane: Lane | None
     last: int
     jobs: list[Claimed]
+    oldest_xid: int = 0
+    next_xid: int = 0
 
 
-async def claim(
-    connection: Connection, node: int, n: int, lanes: Sequence[tuple[Lane, int]], batch: int, tasks: Sequence[str],
-    *, free: bool, alone: bool, last_chance: int,
-) -> Answer:  # fmt: skip
-    """Claim up to `batch` jobs of the first of `lanes` (each with its low bound) that has any.
-
-    `free`: a worker waits, so a job with a crash may be taken; `alone`: also one whose crashes have reached `last_chance`.
-    Raises NodeDead when the node was declared dead.
-    """
-    by_id = {lane.id: lane for lane, _ in lanes}
+async def claim(connection: Connection, node: int, wanted: Wanted) -> Answer:
+    """Claim for a node. Raises NodeDead when it was declared dead."""
     try:
-        rows = await connection.fetch(
-            _CLAIM, node, n, list(by_id), [low for _, low in lanes], min(batch, MAX_BATCH), tasks, free, alone, last_chance
-        )  # fmt: skip
+        row = await connection.fetchrow(_CLAIM, node, *wanted.arguments)
     except asyncpg.PostgresError as error:
-        if error.sqlstate == NODE_DEAD:
-            raise NodeDead(str(error)) from error
-        raise
-    if not rows:
-        return Answer(None, BEGINNING, [])
-    lane = by_id[rows[0]["lane"]]
-    if rows[0]["id"] is None:
-        return Answer(lane, rows[0]["pos"] or BEGINNING, [])
-    jobs = [Claimed(node, n, lane, *row[1:]) for row in rows]
-    large = [job for job in jobs if not job.payload]
-    if large:
-        rows = await connection.fetch(_PAYLOADS, lane.id, [job.pos for job in large])
-        payloads = {row["pos"]: row["payload"] for row in rows}
-        for job in large:
-            job.payload = payloads.get(job.pos, "")
-    # a job without its row was taken back and ended elsewhere between the two queries: this node had been declared dead
-    return Answer(lane, jobs[-1].pos, [job for job in jobs if job.payload])
+        raise refusal(error) from error
+    assert row is not None
+    return await read(connection, node, wanted, row)
+
+
+def refusal(error: asyncpg.PostgresError) -> Exception:
+    """What a failed claim raises."""
+    return NodeDead(str(error)) if error.sqlstate == NODE_DEAD else error
+
+
+async def read(connection: Connection, node: int, wanted: Wanted, row: asyncpg.Record) -> Answer:
+    """What the database answered, with the payloads that were left out of it."""
+    if row["lane"] is None:
+        return Answer(None, BEGINNING, [], row["oldest_xid"], row["next_xid"])
+    lane = next(lane for lane, _ in wanted.lanes if lane.id == row["lane"])
+    if not row["pos"]:
+        return Answer(lane, row["last"] or BEGINNING, [])
+    n, payloads = wanted.n, row["payload"] or [None] * len(row["pos"])
+    jobs = [
+        Claimed(node, n, lane, *columns)
+        for columns in zip(row["pos"], row["id"], row["task"], row["waited"], payloads, strict=True)
+    ]
+    if row["marks"] is not None:
+        _mark(jobs, row["marks"])
+    if None in payloads:
+        jobs = await _complete(connection, lane, jobs)
+    return Answer(lane, row["last"], jobs)
+
+
+def _mark(jobs: list[Claimed], marks: str) -> None:
+    """Set what is not as in a first attempt."""
+    by_pos = {job.pos: job for job in jobs}
+    for pos, spent, *rest in json.loads(marks):
+        job = by_pos.get(pos)
+        if job is not None:
+            job.attempt = spent + 1
+            job.failures, job.crashes, job.max_retries, job.key = rest
+
+
+async def _complete(connection: Connection, lane: Lane, jobs: list[Claimed]) -> list[Claimed]:
+    """Fetch the payloads that are missing.
+
+    A job without its row was taken back and ended elsewhere between the two queries: this node had been declared dead.
+    """
+    missing = [job for job in jobs if job.payload is None]
+    rows = await connection.fetch(_PAYLOADS, lane.id, [job.pos for job in missing])
+    payloads = {row["pos"]: row["payload"] for row in rows}
+    for job in missing:
+        job.payload = payloads.get(job.pos, "")
+    return [job for job in jobs if job.payload]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from workerd.codec import storable
-from workerd.outcomes import SUCCEEDED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import asyncpg
 
     from workerd.job import AnyConnection
     from workerd.outcomes import Outcome
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from workerd.queue.database import Connection
 
 _FINISH = "SELECT workerd.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
-_FINISH_PLAIN = "SELECT workerd.finish_plain($1, $2, $3)"
+_FINISH_SUCCEEDED = "SELECT * FROM workerd.finish_succeeded($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _OWN_LEASES = """
     SELECT n, array(SELECT workerd.positions(tickets)) AS tickets, array(SELECT workerd.positions(cancel)) AS cancel
     FROM workerd.lease WHERE node = $1
@@ -44,23 +46,74 @@ class Finished:
     committed: bool = False
 
     @property
+    def succeeded(self) -> bool:
+        return self.outcome.ending == "succeeded"
+
+    @property
     def is_plain(self) -> bool:
-        """Whether it leaves nothing behind: neither history nor a key, progress or another attempt."""
-        return self.outcome is SUCCEEDED and not self.ttl and self.job.key is None and self.progress is None
+        """Whether a success leaves nothing behind: neither history nor a key or progress."""
+        return not self.ttl and self.job.key is None and self.progress is None
 
 
 async def finish(connection: AnyConnection, node: int, ended: Sequence[Finished]) -> list[bool]:
     """Write the ends of attempts of one node; for each whether its lease still held it. A False had been rescued and changed nothing."""
-    plain: list[Finished] = []
-    others: list[Finished] = []
+    good = [end for end in ended if end.succeeded]
+    others = [end for end in ended if not end.succeeded]
+    held: dict[Finished, bool] = {}
+    if good:
+        row = await connection.fetchrow(_FINISH_SUCCEEDED, node, *succeeded(good))
+        assert row is not None
+        held.update(zip(good, owned(good, row), strict=True))
+    if others:
+        held.update(zip(others, await _finish_any(connection, node, others), strict=True))
+    return [held[end] for end in ended]
+
+
+def succeeded(ended: Sequence[Finished]) -> tuple[list[Any], ...]:
+    """The arguments by which `workerd.finish_succeeded` is told of ends: ranges of tickets that leave nothing, and columns of the rest."""
+    plain = defaultdict[int, list[int]](list)
+    kept = []
     for end in ended:
-        (plain if end.is_plain else others).append(end)
-    owned = set()
-    if plain:
-        fences = ([end.job.n for end in plain], [end.job.pos for end in plain])
-        owned = set(await connection.fetchval(_FINISH_PLAIN, node, *fences))
-    rest = dict(zip(map(id, others), await _finish_any(connection, node, others), strict=True)) if others else {}
-    return [rest.get(id(end), end.job.pos in owned) for end in ended]
+        if end.is_plain:
+            plain[end.job.n].append(end.job.pos)
+        else:
+            kept.append(end)
+    ranges: list[tuple[int, int, int]] = [(n, *pair) for n, tickets in plain.items() for pair in _ranges(tickets)]
+    now = monotonic()
+    return (
+        [n for n, _, _ in ranges],
+        [first for _, first, _ in ranges],
+        [behind for _, _, behind in ranges],
+        [end.job.n for end in kept],
+        [end.job.pos for end in kept],
+        [now - end.started for end in kept],
+        [end.outcome.result for end in kept],
+        [end.ttl for end in kept],
+        [end.progress for end in kept],
+    )
+
+
+def _ranges(tickets: list[int]) -> list[tuple[int, int]]:
+    """Tickets as ranges, from the first one up to but not including the second."""
+    tickets.sort()
+    if tickets[-1] - tickets[0] == len(tickets) - 1:
+        return [(tickets[0], tickets[-1] + 1)]
+    ranges = []
+    first = before = tickets[0]
+    for ticket in tickets[1:]:
+        if ticket > before + 1:
+            ranges.append((first, before + 1))
+            first = ticket
+        before = ticket
+    return [*ranges, (first, before + 1)]
+
+
+def owned(ended: Sequence[Finished], row: asyncpg.Record) -> list[bool]:
+    """For each end whether its lease still held it, from what `workerd.finish_succeeded` answered."""
+    if not row["lost_n"]:
+        return [True] * len(ended)
+    lost = set(zip(row["lost_n"], row["lost_pos"], strict=True))
+    return [(end.job.n, end.job.pos) not in lost for end in ended]
 
 
 async def _finish_any(connection: AnyConnection, node: int, ended: Sequence[Finished]) -> list[bool]:

@@ -29,7 +29,7 @@ def bucket(seconds: float) -> int:
     """The place of a duration in a histogram."""
     ms = seconds * 1000
     if ms <= _FIRST_MS:
-        return 0
+        return 0  # as most of those that do nothing
     return min(BUCKETS - 1, math.ceil(math.log(ms / _FIRST_MS) / _LOG_STEP))
 
 

@@ -1,0 +1,32 @@
+"""Cycle: finish what succeeded and claim the next jobs in one round trip."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from workerd.queue.claim import Answer, Wanted, read, refusal
+from workerd.queue.finish import Finished, owned, succeeded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from workerd.queue.database import Connection
+
+_CYCLE = f"SELECT * FROM workerd.cycle({', '.join(f'${place}' for place in range(1, 20))})"
+
+
+async def cycle(
+    connection: Connection, node: int, ended: Sequence[Finished], wanted: Wanted
+) -> tuple[list[bool], Answer]:
+    """Write ends of attempts of one node that succeeded (for each whether its lease still held it), and claim.
+
+    Raises NodeDead when the node was declared dead, LockNotAvailableError when the lane stays locked: then nothing was written.
+    """
+    try:
+        row = await connection.fetchrow(_CYCLE, node, *succeeded(ended), *wanted.arguments)
+    except asyncpg.PostgresError as error:
+        raise refusal(error) from error
+    assert row is not None
+    return owned(ended, row), await read(connection, node, wanted, row)
