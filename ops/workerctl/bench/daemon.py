@@ -2,108 +2,82 @@
 
 from __future__ import annotations
 
-import os
-import re
-import select
+import asyncio
 import signal
 import socket
-import subprocess
 import sys
 import time
-from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from workerctl import control
-from workerd import config
-from workerd.errors import WorkerdError
-from workerd.settings import Settings
+from workerctl.bench.process import HEAR_LIMIT, ProcessError, last_line
+from workerctl.bench.worker import Worker
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from pathlib import Path
 
-    from workerctl.bench.site import Site
-
-START_LIMIT = 60.0  # seconds
-STOP_LIMIT = 20.0  # seconds
 WORKERS = 100
+QUEUE = "default"  # the only one that it serves
 
 
-class Daemon:
-    """Starts when it is made, `wait_ready` returns when it claims; stopped at the end of the `with` block."""
+class Daemon(Worker):
+    """Starts at the beginning of the `async with` block, drains at its end."""
 
-    def __init__(self, site: Site, name: str = "bench") -> None:
-        self._folder = site.folder
-        self._name = name
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        notify = site.folder / f"{name}.notify"
-        notify.unlink(missing_ok=True)
-        self._listener.bind(str(notify))
+    def __init__(self, dsn: str, folder: Path, name: str, workers: int = WORKERS) -> None:
         flags = {
-            "name": name, "workers": WORKERS, "tasks": "workerctl.bench.tasks", "state-dir": site.folder,
-            "runtime-dir": site.folder, "log-dir": site.folder,
+            "name": name, "workers": workers, "queues": QUEUE, "tasks": "workerctl.bench.tasks", "state-dir": folder,
+            "runtime-dir": folder, "log-dir": folder,
         }  # fmt: skip
-        # The address is no flag, for it may hold a password. A session of its own: Ctrl-C is ours to handle.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "workerd", *(f"--{flag}={value}" for flag, value in flags.items())],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-            cwd=site.folder, env={**_environment(), "DATABASE_URL": site.dsn, "NOTIFY_SOCKET": str(notify)},
-        )  # fmt: skip
-        self._ended = os.pidfd_open(self._process.pid)
+        command = [sys.executable, "-m", "workerd", *(f"--{flag}={value}" for flag, value in flags.items())]
+        self._log = folder / f"{name}.log"
+        self._notify = folder / f"{name}.notify"
+        # The address is no flag, for it may hold a password.
+        super().__init__(command, folder, {"DATABASE_URL": dsn, "NOTIFY_SOCKET": str(self._notify)}, name)
 
-    def __enter__(self) -> Daemon:
-        return self
+    async def __aenter__(self) -> Self:
+        self._notify.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._listener.bind(str(self._notify))
+        self._ready_at: float | None = None
+        return await super().__aenter__()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Let it drain; kill it when it does not go."""
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(STOP_LIMIT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        os.close(self._ended)
+    async def __aexit__(self, *error: object) -> None:
+        await super().__aexit__(*error)
         self._listener.close()
 
-    def wait_ready(self) -> float:
-        """Block until it says that it is ready; returns when (monotonic seconds). Raises WorkerdError when it ends instead."""
-        events: tuple[Any, ...] = (self._listener, self._ended)
-        limit = time.monotonic() + START_LIMIT
-        while (left := limit - time.monotonic()) > 0:
-            heard, _, _ = select.select(events, [], [], left)
-            if self._listener in heard and b"READY=1" in self._listener.recv(65536).split(b"\n"):
-                return time.monotonic()
-            if self._ended in heard:
-                break
-        raise WorkerdError(f"the daemon did not start: {self._last_words()}")
+    async def begin(self) -> float:
+        """It begins by itself, with a message to its supervisor."""
+        return await self._message()
 
-    def done(self) -> int:
-        """Jobs that it has finished. Raises WorkerdError when it failed or lost any, or does not answer."""
-        try:
-            status = control.ask(self._folder / f"{self._name}.sock", "status")
-        except WorkerdError as error:
-            raise WorkerdError(f"the daemon does not answer any more ({error}): {self._last_words()}") from error
-        if status["jobs_failed"] or status["jobs_lost"]:
-            raise WorkerdError(f"{status['jobs_failed']} jobs failed, {status['jobs_lost']} were lost")
-        return int(status["jobs_done"])
+    async def ready(self) -> float:
+        while self._ready_at is None:
+            await self._message()
+        return self._ready_at
 
-    def peak_mb(self) -> float:
-        """The most resident memory that it has had, in megabytes."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        kilobytes = re.search(r"VmHWM:\s+(\d+) kB", status)
-        assert kilobytes
-        return int(kilobytes[1]) * 1024 / 1e6
+    async def stop(self) -> dict[str, Any]:
+        self._process.send_signal(signal.SIGTERM)
+        return await self.hear("end")
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
         """The end of its log, which goes with the folder."""
-        with suppress(OSError, IndexError):
-            return (self._folder / f"{self._name}.log").read_text(errors="replace").splitlines()[-1]
-        return "it left no log"
+        return last_line(self._log)
 
-
-def _environment() -> dict[str, str]:
-    """Ours without settings: what the benchmark measures must not hang on who calls it."""
-    known = {key for name in Settings.model_fields for key in config.names(name)}
-    return {key: value for key, value in os.environ.items() if key.upper().removeprefix("WORKERD_") not in known}
+    async def _message(self) -> float:
+        """When its next message came."""
+        loop = asyncio.get_running_loop()
+        message = asyncio.create_task(loop.sock_recv(self._listener, 65536))
+        ended = asyncio.create_task(self._process.wait())
+        try:
+            async with asyncio.timeout(HEAR_LIMIT):
+                await asyncio.wait((message, ended), return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError as error:
+            raise ProcessError(f"{self._name} did not start: {self.last_words()}") from error
+        finally:
+            ended.cancel()
+            if not message.done():
+                message.cancel()
+        if not message.done() or message.cancelled():
+            raise ProcessError(f"{self._name} did not start: {self.last_words()}")
+        at = time.monotonic()
+        if b"READY=1" in message.result().split(b"\n"):
+            self._ready_at = at
+        return at

@@ -1,112 +1,123 @@
-"""Drain: how fast waiting jobs are done, by one daemon or several, also beside an old snapshot."""
+"""Drain: how fast waiting jobs are done, by one process or several."""
 
 from __future__ import annotations
 
-import time
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workerctl.bench.daemon import Daemon
+from workerctl.bench.contest import contest
 from workerctl.bench.figure import Figure
-from workerctl.bench.progress import all_done
-from workerctl.bench.site import MANY, Site
+from workerctl.bench.site import MANY
 from workerd.errors import WorkerdError
-from workerd.queue import enqueue
-from workerd.queue.database import connect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
-CHUNK = 20_000  # jobs a statement
-DAEMONS = 4
+    from workerctl.bench.contender import Contender
+    from workerctl.bench.site import Site
+    from workerctl.bench.worker import Worker
+
+FLEET = {"one": 1, "four": 4}  # processes
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Jobs/s from the beginning of the process and from its first job on, and its peak memory in MB."""
+
+    rate: float
+    running: float
+    peak: float
 
 
 async def few(site: Site) -> list[Figure]:
     """`jobs` jobs, without and with history."""
-    return [
-        *await _one(site, "drain_jobs", "noop", site.jobs, "no history"),
-        *await _one(site, "drain_jobs_kept", "kept", site.jobs, "history kept"),
-    ]
+    return await _drains(site, "drain_jobs", site.jobs)
 
 
 async def many(site: Site) -> list[Figure]:
     """Six times as many: long enough for what grows with the number of jobs to show."""
-    return [
-        *await _one(site, "drain_many", "noop", MANY * site.jobs, "no history"),
-        *await _one(site, "drain_many_kept", "kept", MANY * site.jobs, "history kept"),
-    ]
+    return await _drains(site, "drain_many", MANY * site.jobs)
 
 
-async def four(site: Site) -> list[Figure]:
-    """Several daemons that are ready when the jobs appear, all in one commit."""
+async def fleet(site: Site) -> list[Figure]:
+    """One process and four that are ready when the jobs appear, all in one commit."""
     jobs = MANY * site.jobs
-    await site.clear()
-    with ExitStack() as stack:
-        daemons = [stack.enter_context(Daemon(site, f"bench{number}")) for number in range(DAEMONS)]
-        for daemon in daemons:
-            daemon.wait_ready()
-        async with site.connection.transaction():
-            await fill(site, "noop", jobs)
-        began = time.monotonic()
-        rate = await _rate(site, daemons, jobs, began)
-    return [Figure("drain_four", f"drain of {jobs:,}, four daemons, no history", "jobs/s", rate)]
+
+    async def measure(contender: Contender) -> list[Figure]:
+        rates = {}
+        for number in site.in_order(list(FLEET)):
+            rates[number] = await drain_ready(contender, contender.sized(jobs), FLEET[number])
+        ratio, what = rates["four"] / rates["one"], f"drain of {jobs:,} that appear at once"
+        return [
+            *(
+                Figure(
+                    contender.key(f"drain_{number}"),
+                    f"{what}, by {number}",
+                    contender.who(jobs),
+                    "jobs/s",
+                    rates[number],
+                    compared=True,
+                )
+                for number in FLEET
+            ),
+            Figure(contender.key("drain_four_ratio"), f"{what}, four against one", contender.who(jobs), "ratio", ratio),
+        ]
+
+    return await contest(site, [site.ours], measure)
 
 
-async def old_snapshot(site: Site) -> list[Figure]:
-    """With and without a transaction that keeps vacuum from removing what is done."""
-    jobs = MANY * site.jobs
-    rates: dict[bool, float] = {}
-    for held in (False, True) if site.turn % 2 else (True, False):  # neither gains from being second
-        await site.clear()
-        await fill(site, "noop", jobs)
-        if held:
-            async with _snapshot(site):
-                rates[held], _ = await drain(site, jobs)
-        else:
-            rates[held], _ = await drain(site, jobs)
-    what = f"drain of {jobs:,} beside an old snapshot"
-    return [
-        Figure("drain_old_snapshot", what, "jobs/s", rates[True]),
-        Figure("drain_old_snapshot_ratio", f"{what}, against without", "ratio", rates[True] / rates[False]),
-    ]
+async def drain(contender: Contender, jobs: int) -> Drained:
+    """Start a process on jobs that wait."""
+    async with contender.worker() as worker:
+        began = await worker.begin()
+        ended = await contender.done()
+        first, peak = await worker.first(), worker.peak_mb()
+        await stop([worker], jobs)
+    return Drained(jobs / (ended - began), jobs / (ended - first), peak)
 
 
-async def fill(site: Site, task: str, jobs: int) -> None:
-    """Enqueue so many jobs of a task."""
-    what = enqueue.options(task, None, None, None, None, None)
-    for first in range(0, jobs, CHUNK):
-        await enqueue.many(site.connection, what, ["{}"] * min(CHUNK, jobs - first))
+async def drain_ready(contender: Contender, jobs: int, processes: int) -> float:
+    """Jobs/s of processes that are ready, from the commit of the jobs to the last one done."""
+    await contender.clear()
+    async with AsyncExitStack() as stack:
+        workers = await ready(stack, [contender.worker(number) for number in range(processes)])
+        began = await contender.fill(jobs)
+        ended = await contender.done()
+        await stop(workers, jobs)
+    return jobs / (ended - began)
 
 
-async def drain(site: Site, jobs: int) -> tuple[float, float]:
-    """Start a daemon on waiting jobs: its jobs/s from its readiness to the last one done, and its peak memory in MB."""
-    with Daemon(site) as daemon:
-        began = daemon.wait_ready()
-        return await _rate(site, [daemon], jobs, began), daemon.peak_mb()
+async def ready(stack: AsyncExitStack, workers: Sequence[Worker]) -> Sequence[Worker]:
+    """Start processes and wait until all would hear of a new job."""
+    for worker in workers:
+        await stack.enter_async_context(worker)
+    for worker in workers:
+        await worker.begin()
+        await worker.ready()
+    return workers
 
 
-async def _one(site: Site, key: str, task: str, jobs: int, variant: str) -> list[Figure]:
-    await site.clear()
-    await fill(site, task, jobs)
-    rate, peak = await drain(site, jobs)
-    what = f"drain of {jobs:,}, {variant}"
-    return [Figure(key, what, "jobs/s", rate), Figure(f"{key}_memory", f"{what}: peak memory", "MB", peak)]
+async def stop(workers: Sequence[Worker], jobs: int) -> dict[str, float]:
+    """End them; returns the starts of numbered jobs. Raises WorkerdError when they ran more or fewer jobs than there were."""
+    ends = [await worker.stop() for worker in workers]
+    runs = sum(end["runs"] for end in ends)
+    if runs != jobs:
+        raise WorkerdError(f"{jobs:,} jobs ran {runs:,} times")
+    return {number: at for end in ends for number, at in end["starts"].items()}
 
 
-async def _rate(site: Site, daemons: Sequence[Daemon], jobs: int, began: float) -> float:
-    took = await all_done(daemons, jobs) - began
-    left = await site.connection.fetchval("SELECT count(*) FROM workerd.ready")
-    if left:
-        raise WorkerdError(f"{jobs:,} jobs are done and {left:,} still wait: some ran twice")
-    return jobs / took
+async def _drains(site: Site, key: str, jobs: int) -> list[Figure]:
+    async def measure(contender: Contender) -> list[Figure]:
+        size = contender.sized(jobs)
+        await contender.clear()
+        await contender.fill(size)
+        drained = await drain(contender, size)
+        what, own, who = f"drain of {jobs:,}", contender.key(key), contender.who(jobs)
+        return [
+            Figure(own, what, who, "jobs/s", drained.rate, compared=True),
+            Figure(f"{own}_running", f"{what}, from the first job on", who, "jobs/s", drained.running, compared=True),
+            Figure(f"{own}_memory", f"{what}, peak memory", who, "MB", drained.peak),
+        ]
 
-
-@asynccontextmanager
-async def _snapshot(site: Site) -> AsyncIterator[None]:
-    connection = await connect(site.dsn, "workerctl bench snapshot")
-    try:
-        async with connection.transaction(isolation="repeatable_read"):
-            await connection.fetchval("SELECT count(*) FROM workerd.lane")  # takes the snapshot
-            yield
-    finally:
-        await connection.close()
+    return await contest(site, [site.ours, site.ours.keeping()], measure)

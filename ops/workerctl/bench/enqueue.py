@@ -1,50 +1,42 @@
-"""Enqueue: jobs a second by one application, one at a time, by many coroutines, and in bulk. No daemon runs."""
+"""Enqueue: jobs a second by one application, one at a time, by many coroutines, and in bulk. Nobody works meanwhile."""
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import TYPE_CHECKING
 
+from workerctl.bench.contest import contest
 from workerctl.bench.figure import Figure
-from workerd import Queue
 
 if TYPE_CHECKING:
+    from workerctl.bench.contender import Contender
     from workerctl.bench.site import Site
 
 COROUTINES = 100
-SINGLE = 10  # one at a time, a tenth of the jobs is enough
+SHARE = 10  # where each job is awaited, so many times fewer are enough
+WAYS = {
+    "single": ("one awaited at a time", SHARE),
+    "transaction": ("each in a transaction of the caller", SHARE),
+    "coroutines": (f"{COROUTINES} coroutines", 1),
+    "many": ("in one call", 1),
+}
 
 
 async def enqueue(site: Site) -> list[Figure]:
     """Each figure is jobs/s from the first call to the last commit."""
-    single, rest = max(1, site.jobs // SINGLE), site.jobs
-    async with Queue.connect(site.dsn) as queue:
-        await _enqueue(queue, 1)  # the first call of a connection plans its statements: it is not counted
-        await site.clear()
-        began = time.monotonic()
-        await _enqueue(queue, single)
-        alone = single / (time.monotonic() - began)
-
-        await site.clear()
-        shares = [rest // COROUTINES + (number < rest % COROUTINES) for number in range(COROUTINES)]
-        began = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            for share in shares:
-                group.create_task(_enqueue(queue, share))
-        together = rest / (time.monotonic() - began)
-
-        await site.clear()
-        began = time.monotonic()
-        await queue.enqueue_many("noop", [{}] * rest)
-        bulk = rest / (time.monotonic() - began)
-    return [
-        Figure("enqueue_single", f"enqueue of {single:,}, one awaited at a time", "jobs/s", alone),
-        Figure("enqueue_coroutines", f"enqueue of {rest:,}, {COROUTINES} coroutines", "jobs/s", together),
-        Figure("enqueue_many", f"enqueue_many of {rest:,}", "jobs/s", bulk),
-    ]
+    return [figure for way in WAYS for figure in await _enqueue(site, way)]
 
 
-async def _enqueue(queue: Queue, jobs: int) -> None:
-    for _ in range(jobs):
-        await queue.enqueue("noop")
+async def _enqueue(site: Site, way: str) -> list[Figure]:
+    how, share = WAYS[way]
+    jobs = max(1, site.jobs // share)
+
+    async def measure(contender: Contender) -> list[Figure]:
+        size = contender.sized(jobs)
+        await contender.clear()
+        seconds = await contender.ask("enqueue", way=way, jobs=size, coroutines=COROUTINES)
+        what = f"enqueue of {jobs:,}, {how}"
+        return [
+            Figure(contender.key(f"enqueue_{way}"), what, contender.who(jobs), "jobs/s", size / seconds, compared=True)
+        ]
+
+    return await contest(site, [site.ours], measure)

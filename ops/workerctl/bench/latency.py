@@ -1,54 +1,70 @@
-"""Latency: how soon after its commit an idle daemon starts a job."""
+"""Latency: how soon after its commit a job starts. The handler writes down when, on the clock that enqueued it."""
 
 from __future__ import annotations
 
-import asyncio
-import time
+from contextlib import AsyncExitStack
 from statistics import quantiles
 from typing import TYPE_CHECKING
 
-from workerctl.bench.daemon import Daemon
+from workerctl.bench.contest import contest
+from workerctl.bench.drain import ready, stop
 from workerctl.bench.figure import Figure
-from workerctl.bench.progress import all_done
-from workerd import Queue
 
 if TYPE_CHECKING:
+    from workerctl.bench.contender import Contender
     from workerctl.bench.site import Site
 
-RATE = 50  # jobs/s
 LONGEST = 10.0  # seconds
-FULL = 20_000  # jobs of a benchmark that takes the full time; a shorter one takes less
+IDLE = 50  # jobs/s
+BUSY = 10_000  # jobs/s
+AT_ONCE = 100  # jobs of one call, when busy
 
-_STARTED = "SELECT id, started_at FROM workerd.job WHERE id = ANY ($1)"
+
+async def idle(site: Site) -> list[Figure]:
+    """A process that has next to nothing to do."""
+
+    async def measure(contender: Contender) -> list[Figure]:
+        waits, peak = await _waits(contender, int(_seconds(site) * IDLE), IDLE, 1)
+        return [
+            *_figures(contender, "latency", f"from commit to start at {IDLE} jobs/s", waits),
+            Figure(contender.key("latency_memory"), "idle, peak memory", contender.title, "MB", peak),
+        ]
+
+    return await contest(site, [site.ours], measure)
 
 
-async def latency(site: Site) -> list[Figure]:
-    """The median and the 99th percentile, in milliseconds. Our clock has to be the server's: run it on the same host."""
-    await site.clear()
-    with Daemon(site, "idle") as daemon:
-        daemon.wait_ready()
-        committed = await _trickle(site, max(1.0, min(LONGEST, LONGEST * site.jobs / FULL)))
-        await all_done([daemon], len(committed) + 1)
-        peak = daemon.peak_mb()
-    rows = await site.connection.fetch(_STARTED, list(committed))
-    waits = [1000 * (row["started_at"].timestamp() - committed[row["id"]]) for row in rows]
+async def busy(site: Site) -> list[Figure]:
+    """A daemon to which much is enqueued, in hundreds."""
+    waits, _ = await _waits(site.ours, int(_seconds(site) * BUSY), BUSY, AT_ONCE)
+    return _figures(site.ours, "latency_busy", f"from commit to start at {BUSY:,} jobs/s", waits)
+
+
+async def _waits(contender: Contender, jobs: int, rate: int, at_once: int) -> tuple[list[float], float]:
+    """Milliseconds of each job; below zero where it started before its enqueuer knew of the commit. And peak memory in MB."""
+    await contender.clear()
+    async with AsyncExitStack() as stack:
+        workers = await ready(stack, [contender.worker(quick=True)])
+        committed = await contender.ask("trickle", jobs=jobs, rate=rate, at_once=at_once)
+        await contender.done()
+        peak = workers[0].peak_mb()
+        starts = await stop(workers, jobs + 1)  # one to warm up
+    return [1000 * (starts[number] - at) for number, at in committed.items()], peak
+
+
+def _figures(contender: Contender, key: str, what: str, waits: list[float]) -> list[Figure]:
     percentiles = quantiles(waits, n=100, method="inclusive")
-    what = f"from commit to start at {RATE} jobs/s"
     return [
-        Figure("latency_p50", f"{what}, p50", "ms", percentiles[49]),
-        Figure("latency_p99", f"{what}, p99", "ms", percentiles[98]),
-        Figure("latency_memory", "idle daemon: peak memory", "MB", peak),
+        Figure(
+            contender.key(f"{key}_p{percent}"),
+            f"{what}, p{percent}",
+            contender.title,
+            "ms",
+            percentiles[percent - 1],
+            compared=True,
+        )
+        for percent in (50, 99)
     ]
 
 
-async def _trickle(site: Site, seconds: float) -> dict[int, float]:
-    """Enqueue at an even rate; returns when each job's commit was known here, in seconds since the epoch."""
-    committed = {}
-    async with Queue.connect(site.dsn) as queue:
-        await queue.enqueue("kept")  # the first call of a connection plans its statements: it is not counted
-        began = time.monotonic()
-        for number in range(int(seconds * RATE)):
-            await asyncio.sleep(began + number / RATE - time.monotonic())
-            job = await queue.enqueue("kept")
-            committed[job] = time.time()
-    return committed
+def _seconds(site: Site) -> float:
+    return max(1.0, LONGEST * site.part)

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from workerctl.bench.figure import Figure
 
 SHOWN = ("fsync", "synchronous_commit", "full_page_writes")  # off, they make a server fast that forgets
-COLUMNS = ("measurement", "median", "lowest", "highest", "unit")
+COLUMNS = ("measurement", "of", "median", "lowest", "highest", "unit")
 
 
 class Report:
     """Figures of all repetitions, and where they come from."""
 
-    def __init__(self, where: dict[str, Any], repeat: int, jobs: int) -> None:
+    def __init__(self, where: dict[str, Any], repeat: int, jobs: int, skipped: dict[str, str]) -> None:
         self._where = where
+        self._skipped = skipped  # may still grow: a peer that fails is taken out
+        self.versions: dict[str, str] = where["versions"]
         self._how = {"repeat": repeat, "jobs": jobs}
         self._figures: dict[str, list[Figure]] = {}
 
@@ -40,12 +42,17 @@ class Report:
 
     def value(self) -> dict[str, Any]:
         """As JSON: `figures` by key, each with every repetition's value in `runs`."""
-        return {**self._where, **self._how, "figures": {key: _summary(runs) for key, runs in self._figures.items()}}
+        return {
+            **self._where,
+            **self._how,
+            "skipped": self._skipped,
+            "figures": {key: _summary(runs) for key, runs in self._figures.items()},
+        }
 
     def markdown(self) -> str:
         """Facts as a list, figures as a table."""
         facts = [f"- {name}: {value}" for name, value in self._facts()]
-        rows = [COLUMNS, ("---", "--:", "--:", "--:", "---"), *self._rows()]
+        rows = [COLUMNS, ("---", "---", "--:", "--:", "--:", "---"), *self._rows()]
         return "\n".join([*facts, "", *(f"| {' | '.join(row)} |" for row in rows)])
 
     def show(self) -> None:
@@ -60,15 +67,21 @@ class Report:
             ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
             ("server", ", ".join(f"{name} {value}" for name, value in server.items())),
             ("repetitions", str(self._how["repeat"])),
+            *((f"skipped {title}", reason) for title, reason in self._skipped.items()),
         ]
 
     def _rows(self) -> list[tuple[str, ...]]:
         rows = []
-        for runs in self._figures.values():
+        for runs in sorted(self._figures.values(), key=self._place):
             values = [figure.value for figure in runs]
             shown = (_shown(value) for value in (median(values), min(values), max(values)))
-            rows.append((runs[0].what, *shown, runs[0].unit))
+            rows.append((runs[0].what, runs[0].who, *shown, runs[0].unit))
         return rows
+
+    def _place(self, runs: list[Figure]) -> tuple[int, bool]:
+        """What was measured of several stands together, and what was set in proportion after it."""
+        first = [figures[0].what for figures in self._figures.values()]
+        return first.index(runs[0].what), "_vs_" in runs[0].key
 
 
 async def surroundings(connection: asyncpg.Connection[asyncpg.Record]) -> dict[str, Any]:
@@ -93,7 +106,8 @@ def _cpu() -> str:
 def _summary(runs: list[Figure]) -> dict[str, Any]:
     values = [figure.value for figure in runs]
     return {
-        "what": runs[0].what, "unit": runs[0].unit, "median": median(values), "min": min(values), "max": max(values), "runs": values,
+        "what": runs[0].what, "who": runs[0].who, "unit": runs[0].unit,
+        "median": median(values), "min": min(values), "max": max(values), "runs": values,
     }  # fmt: skip
 
 

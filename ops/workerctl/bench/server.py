@@ -1,4 +1,4 @@
-"""The database of a benchmark: its own, on the server of the settings, else on an embedded one; gone afterwards."""
+"""The databases of a benchmark: its own ones, on the server of the settings, else on an embedded one; gone afterwards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from workerd import embedded
 from workerd.embedded.place import locate as embedded_place
 from workerd.errors import WorkerdError
 from workerd.locate import locate, plain
-from workerd.queue import migrate
 from workerd.queue.database import connect
 
 if TYPE_CHECKING:
@@ -37,20 +36,19 @@ def directory() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def database(settings: Settings, folder: Path) -> AsyncIterator[str]:
-    """The DSN of a new database with the schema. Raises DatabaseError, or WorkerdError when there is one of its name."""
-    async with _server(settings, folder) as url:
-        name = f"workerd_bench_{os.getpid()}"
-        ours = True
-        try:
-            await _make(url, name)
-            yield database_at(url, name)
-        except asyncpg.DuplicateDatabaseError as error:
-            ours = False  # containers count PIDs each for itself: it may be in use
-            raise WorkerdError(f"{error}: drop it, if no benchmark runs on another host") from error
-        finally:
-            if ours:
-                await _execute(url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+async def database(url: str, label: str = "") -> AsyncIterator[str]:
+    """The DSN of a new database on the server, gone afterwards. Raises WorkerdError when there is one of its name."""
+    name = f"workerd_bench_{os.getpid()}{label}"
+    ours = True
+    try:
+        await _execute(url, f"CREATE DATABASE {name}")
+        yield database_at(url, name)
+    except asyncpg.DuplicateDatabaseError as error:
+        ours = False  # containers count PIDs each for itself: it may be in use
+        raise WorkerdError(f"{error}: drop it, if no benchmark runs on another host") from error
+    finally:
+        if ours:
+            await _execute(url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 def database_at(url: str, name: str) -> str:
@@ -61,7 +59,8 @@ def database_at(url: str, name: str) -> str:
 
 
 @asynccontextmanager
-async def _server(settings: Settings, folder: Path) -> AsyncIterator[str]:
+async def server(settings: Settings, folder: Path) -> AsyncIterator[str]:
+    """The URL of a server that runs. Raises DatabaseError."""
     if settings.database_url is not None:
         yield locate(settings).direct
         return
@@ -76,15 +75,6 @@ async def _server(settings: Settings, folder: Path) -> AsyncIterator[str]:
         place = embedded_place(folder)
         for made in (place.home, place.sockets):  # outside of the folder, where that is closed to the server's user
             shutil.rmtree(made, ignore_errors=True)
-
-
-async def _make(url: str, name: str) -> None:
-    await _execute(url, f"CREATE DATABASE {name}")
-    connection = await connect(database_at(url, name), NAME)
-    try:
-        await migrate.upgrade(connection)
-    finally:
-        await connection.close()
 
 
 async def _execute(url: str, sql: str) -> None:

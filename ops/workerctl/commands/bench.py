@@ -14,7 +14,12 @@ def bench(
     jobs: Annotated[
         int, typer.Option(min=100, max=1_000_000, help="Size of a short drain; long ones are six times that.")
     ] = 20_000,
-    only: Annotated[str | None, typer.Option(help="drain, enqueue, latency, backlog; comma separated.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="drain, fleet, snapshot, enqueue, latency, backlog; comma separated.")
+    ] = None,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Beside other systems, installed into the user's cache.")
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="For documents.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
@@ -32,7 +37,7 @@ def bench(
     if unknown := [name for name in names if name not in suite.SUITE]:
         raise typer.BadParameter(f"--only {', '.join(unknown)}: there are {', '.join(suite.SUITE)}")
     tell = render.warn if sys.stderr.isatty() else lambda _: None
-    report = context.run(suite.run(context.settings(), names, repeat, jobs, tell))
+    report = context.run(suite.run(context.settings(), names, repeat, jobs, peers, tell))
     if as_json:
         render.json(report.value())
     elif markdown:

@@ -1,0 +1,61 @@
+"""workerd's own side of the comparison: an application that enqueues. What works is a daemon."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from lines import in_turn, serve, timed, together, trickle
+
+from workerd import Queue
+
+DSN = os.environ["DATABASE_URL"]
+CHUNK = 20_000  # jobs a call
+
+
+async def fill(jobs: int, task: str = "noop", payload: dict[str, Any] | None = None) -> float:
+    """Enqueue so many in one transaction; returns when its commit was known."""
+    async with Queue.connect(DSN) as queue, queue.connection() as connection:
+        async with connection.transaction():
+            for first in range(0, jobs, CHUNK):
+                await queue.enqueue_many(task, [payload or {}] * min(CHUNK, jobs - first), connection=connection)
+        return time.monotonic()
+
+
+async def enqueue(way: str, jobs: int, coroutines: int) -> float:
+    """Seconds."""
+    async with Queue.connect(DSN) as queue, queue.connection() as connection:
+
+        async def one() -> None:
+            await queue.enqueue("noop")
+
+        async def in_transaction() -> None:
+            async with connection.transaction():
+                await queue.enqueue("noop", connection=connection)
+
+        await one()  # the first call of a connection plans its statements: it is not counted
+        if way == "single":
+            return await timed(in_turn(one, jobs))
+        if way == "transaction":
+            return await timed(in_turn(in_transaction, jobs))
+        if way == "coroutines":
+            return await timed(together(one, jobs, coroutines))
+        return await timed(queue.enqueue_many("noop", [{}] * jobs))
+
+
+async def numbered(jobs: int, rate: float, at_once: int) -> dict[int, float]:
+    """Enqueue jobs that write down when they start."""
+    async with Queue.connect(DSN) as queue:
+
+        async def some(numbers: list[int]) -> None:
+            if len(numbers) == 1:
+                await queue.enqueue("stamp", {"number": numbers[0]})
+            else:
+                await queue.enqueue_many("stamp", [{"number": number} for number in numbers])
+
+        await some([-1])  # plans the statements
+        return await trickle(some, jobs, rate, at_once)
+
+
+serve({"fill": fill, "enqueue": enqueue, "trickle": numbered})
