@@ -11,6 +11,7 @@ import asyncpg
 from workerd import codec
 from workerd.errors import DatabaseError, JobError, JobFailed, TaskError
 from workerd.queue import enqueue
+from workerd.queue.coalesce import Coalescer
 from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect_options, explain
 from workerd.units import Duration, parse_duration
 
@@ -34,7 +35,7 @@ class Queue:
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], acquire_timeout: float) -> None:
         self._pool = pool
         self._acquire_timeout = acquire_timeout
-        self._coalescer = enqueue.Coalescer(self.connection)
+        self._coalescer = Coalescer(self._acquire, pool.release)
 
     @classmethod
     def connect(
@@ -56,6 +57,7 @@ class Queue:
 
     async def close(self) -> None:
         """Close all connections, waiting for those in use."""
+        await self._coalescer.close()
         await self._pool.close()
 
     def terminate(self) -> None:
@@ -65,18 +67,21 @@ class Queue:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AnyConnection]:
         """A connection of the pool. Raises DatabaseError when none is free in time or the database cannot be reached."""
+        acquired = await self._acquire()
         try:
-            acquired = await self._pool.acquire(timeout=self._acquire_timeout)
+            yield acquired
+        finally:
+            await self._pool.release(acquired)
+
+    async def _acquire(self) -> AnyConnection:
+        try:
+            return await self._pool.acquire(timeout=self._acquire_timeout)
         except TimeoutError as error:
             raise DatabaseError(
                 f"no database connection was free within {self._acquire_timeout:g} s: raise DATABASE_POOL_SIZE"
             ) from error
         except CONNECTION_ERRORS as error:
             raise DatabaseError(f"the database cannot be reached: {error}") from error
-        try:
-            yield acquired
-        finally:
-            await self._pool.release(acquired)
 
     async def enqueue(
         self,

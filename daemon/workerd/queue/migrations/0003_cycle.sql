@@ -22,18 +22,11 @@ CREATE FUNCTION workerd.sleep_lock(a_lane int) RETURNS int LANGUAGE sql IMMUTABL
 $$;
 
 -- Wakes the daemons that sleep on a lane. Where none does no notification is sent, for those are serialised by one lock for the whole server.
-CREATE FUNCTION workerd.wake(a_lane int) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    class int := 'workerd.queue'::regclass::oid::int;
-    nobody boolean;
-BEGIN
-    -- in one expression, which nothing interrupts: a lock that is left behind would keep daemons from their sleep
-    nobody := CASE WHEN pg_try_advisory_lock(class, workerd.sleep_lock(a_lane))
-        THEN pg_advisory_unlock(class, workerd.sleep_lock(a_lane)) ELSE false END;
-    IF NOT nobody THEN
-        PERFORM pg_notify('workerd', 'ready');
-    END IF;
-END $$;
+-- Taken and given back in one expression, which nothing interrupts: a lock that is left behind would keep daemons from their sleep.
+CREATE FUNCTION workerd.wake(a_lane int) RETURNS boolean LANGUAGE sql VOLATILE AS $$
+    SELECT CASE WHEN pg_try_advisory_lock('workerd.queue'::regclass::oid::int, a_lane & 63)
+        THEN NOT pg_advisory_unlock('workerd.queue'::regclass::oid::int, a_lane & 63) ELSE pg_notify('workerd', 'ready') IS NOT NULL END
+$$;
 
 -- The lane of a call: queue and priority as given, else as the task was declared, else the default.
 CREATE FUNCTION workerd.lane_for(a_task text, a_queue text, a_priority int) RETURNS int LANGUAGE plpgsql VOLATILE AS $$
