@@ -1,14 +1,132 @@
-"""The schema: made once by whoever comes first, never touched by an older program."""
+"""The schema: made once by whoever comes first, upgraded beside a fleet that works, never touched by an older program."""
 
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
+from tests.support import until
+from workerd.embedded import binaries
 from workerd.errors import SchemaError
 from workerd.queue import migrate
+from workerd.queue.migrate import Migration
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.support import Ctl
+
+    DB = asyncpg.Connection[asyncpg.Record]
+
+ALL = migrate.known()
+ROWS = 1_000_000
+MOST_WAIT = 0.5  # seconds that a statement of a fleet may wait for an upgrade
+
+_CATALOG = """
+    SELECT format('%s.%s %s %s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+        pg_get_expr(d.adbin, d.adrelid))
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    WHERE c.relnamespace = 'workerd'::regnamespace AND a.attnum > 0
+    UNION ALL SELECT format('%s %s %s %s', c.relname, c.relkind, c.reloptions, CASE c.relkind WHEN 'v' THEN pg_get_viewdef(c.oid) END)
+    FROM pg_class c WHERE c.relnamespace = 'workerd'::regnamespace
+    UNION ALL SELECT format('%s %s %s %s', conrelid::regclass, conname, convalidated, pg_get_constraintdef(oid))
+    FROM pg_constraint WHERE connamespace = 'workerd'::regnamespace
+    UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'workerd'
+    UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'workerd'::regnamespace
+"""
+_FILL = f"""
+    SET synchronous_commit = off;
+    SELECT workerd.lane_of('full', 0), setval('workerd.ticket', {ROWS}), setval('workerd.job_id', {3 * ROWS});
+    INSERT INTO workerd.ready (lane, pos, id, task, payload) SELECT 1, g, g, 'echo', '{{}}' FROM generate_series(1, {ROWS}) g;
+    INSERT INTO workerd.scheduled (id, lane, run_at, task, payload)
+        SELECT {ROWS} + g, 1, now() + interval '1 hour', 'echo', '{{}}' FROM generate_series(1, {ROWS}) g;
+    INSERT INTO workerd.history (
+            id, expires_on, lane, state, attempt, failures, crashes, node, enqueued_at, queued_at, started_at, task, payload)
+        SELECT {2 * ROWS} + g, (SELECT min(day) FROM workerd.history_day), 1, 'succeeded', 1, 0, 0, 1, now(), now(), now(), 'echo', '{{}}'
+        FROM generate_series(1, {ROWS}) g
+"""  # noqa: S608 - constants
+_ENQUEUE = "SELECT workerd.enqueue('echo', '{}', queue => 'full')"
+# What a claim and a finish lock and write, in whatever version.
+_PASS = """
+    WITH one AS (SELECT lane, pos FROM workerd.ready WHERE lane = 1 ORDER BY pos LIMIT 1),
+    claimed AS (INSERT INTO workerd.lease (node, n, lane, tickets, last)
+        SELECT 1, $1, lane, int8multirange(int8range(pos, pos + 1)), pos FROM one),
+    gone AS (DELETE FROM workerd.ready r USING one WHERE r.lane = one.lane AND r.pos = one.pos RETURNING r.*)
+    INSERT INTO workerd.history (
+        id, expires_on, lane, state, attempt, failures, crashes, node, enqueued_at, queued_at, started_at, task, payload)
+    SELECT id, (SELECT max(day) FROM workerd.history_day), lane, 'succeeded', 1, 0, 0, 1, enqueued_at, queued_at, now(), task, payload
+    FROM gone
+"""
+_SHOW = "SELECT state FROM workerd.task_queue t JOIN workerd.job j USING (id) WHERE id = $1"
+
+
+class Fleet:
+    """Enqueues, claims, finishes and looks, one statement after the other, as fast as it can."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self.rounds = 0
+        self.longest = 0.0  # seconds that a statement took
+
+    async def work(self) -> None:
+        connection = await asyncpg.connect(self._dsn)
+        try:
+            await connection.execute("SET synchronous_commit = off; SET enable_seqscan = off")
+            while True:
+                for query, *arguments in ((_ENQUEUE,), (_PASS, self.rounds), (_SHOW, 3 * ROWS)):
+                    began = time.perf_counter()
+                    await connection.fetch(query, *arguments)
+                    self.longest = max(self.longest, time.perf_counter() - began)
+                self.rounds += 1
+        finally:
+            connection.terminate()
+
+    async def worked(self) -> None:
+        """Return when it has done more than at the call."""
+        before = self.rounds
+
+        async def further() -> bool:
+            return self.rounds > before + 1
+
+        await until(further, "the fleet works")
+
+
+@asynccontextmanager
+async def at_work(dsn: str) -> AsyncIterator[Fleet]:
+    fleet = Fleet(dsn)
+    working = asyncio.create_task(fleet.work())
+    try:
+        await fleet.worked()
+        fleet.longest = 0.0
+        yield fleet
+        await fleet.worked()
+    finally:
+        working.cancel()
+        await asyncio.wait([working])
+    assert working.cancelled(), working.exception()
+
+
+@pytest.fixture
+async def empty(empty_dsn: str) -> AsyncIterator[DB]:
+    connection = await asyncpg.connect(empty_dsn)
+    yield connection
+    await connection.close()
+
+
+def knows(monkeypatch: pytest.MonkeyPatch, *migrations: Migration) -> None:
+    monkeypatch.setattr(migrate, "known", lambda: list(migrations))
+
+
+async def catalog(connection: DB) -> set[str]:
+    """All definitions of the schema; partitions go by one name, since theirs is that of a day."""
+    return {re.sub(r"history_\d{8}", "history_day", row[0]) for row in await connection.fetch(_CATALOG)}
 
 
 async def test_many_daemons_starting_at_once_make_one_schema(empty_dsn: str) -> None:
@@ -34,11 +152,137 @@ async def test_a_newer_schema_is_refused_untouched(dsn: str) -> None:
     await connection.close()
 
 
-async def test_a_role_without_rights_is_told_what_to_do(empty_dsn: str) -> None:
-    owner = await asyncpg.connect(empty_dsn)
-    await owner.execute("DROP ROLE IF EXISTS powerless; CREATE ROLE powerless")
-    await owner.execute("SET ROLE powerless")
+async def test_a_role_without_rights_is_told_what_to_do(empty: DB) -> None:
+    await empty.execute("DROP ROLE IF EXISTS powerless; CREATE ROLE powerless")
+    await empty.execute("SET ROLE powerless")
     with pytest.raises(SchemaError, match="workerctl db upgrade"):
-        await migrate.upgrade(owner)
-    await owner.execute("RESET ROLE; DROP ROLE powerless")
-    await owner.close()
+        await migrate.upgrade(empty)
+    await empty.execute("RESET ROLE; DROP ROLE powerless")
+
+
+async def test_a_schema_upgraded_step_by_step_is_the_fresh_one(
+    empty: DB, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in range(1, len(ALL) + 1):
+        knows(monkeypatch, *ALL[:version])
+        assert [m.version for m in await migrate.upgrade(empty)] == [version]
+    fresh = await asyncpg.connect(dsn)
+    assert await catalog(empty) == await catalog(fresh)
+    assert not await fresh.fetchval("SELECT count(*) FROM pg_constraint WHERE NOT convalidated")
+    await fresh.close()
+
+
+@pytest.mark.parametrize("version", range(len(ALL)))
+async def test_the_printed_sql_makes_the_same_schema(
+    ctl: Ctl, empty: DB, empty_dsn: str, dsn: str, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    if version:
+        with monkeypatch.context() as before:
+            knows(before, *ALL[:version])
+            await migrate.upgrade(empty)
+    printed = ctl("db", "upgrade", "--sql", DATABASE_URL=empty_dsn).stdout
+    done = psql(empty_dsn, printed)
+    assert (done.returncode, "ERROR" in done.stderr) == (0, False), done.stderr
+    fresh = await asyncpg.connect(dsn)
+    assert await catalog(empty) == await catalog(fresh)
+    await fresh.close()
+    assert await migrate.pending(empty) == []
+    assert psql(empty_dsn, printed).returncode != 0, "it can be applied twice"
+    assert await migrate.current(empty) == migrate.latest()
+
+
+def psql(dsn: str, script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [binaries.find() / "psql", "--no-psqlrc", dsn], input=script, capture_output=True, text=True, check=False
+    )
+
+
+async def test_a_dry_run_names_what_would_be_applied_and_changes_nothing(ctl: Ctl, empty: DB, empty_dsn: str) -> None:
+    told = ctl("db", "upgrade", "--dry-run", DATABASE_URL=empty_dsn).stdout
+    assert [line for line in told.splitlines() if not line.startswith(" ")] == [
+        f"would apply {m.version} {m.name}" for m in ALL
+    ]
+    assert await empty.fetchval("SELECT to_regnamespace('workerd') IS NULL")
+    await migrate.upgrade(empty)
+    assert ctl("db", "upgrade", "--dry-run", DATABASE_URL=empty_dsn).stdout == "the schema is up to date\n"
+
+
+_FAILING = """
+-- part: the first
+CREATE TABLE workerd.first (n int);
+-- part outside of a transaction: the second
+CREATE INDEX CONCURRENTLY IF NOT EXISTS first_n ON workerd.first (n);
+-- part: the third
+CREATE TABLE workerd.third (n int);
+SELECT 1 / 0;
+"""
+
+
+async def test_an_upgrade_that_failed_half_way_goes_on_where_it_stopped(
+    empty: DB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = len(ALL) + 1
+    knows(monkeypatch, *ALL, Migration(number, "probe", migrate.parse(_FAILING)))
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await migrate.upgrade(empty)
+    assert await migrate.current(empty) == len(ALL)
+    assert [part.title for m in await migrate.pending(empty) for part in m.parts] == ["the third"]
+    assert await empty.fetchval("SELECT to_regclass('workerd.first_n') IS NOT NULL")
+    assert await empty.fetchval("SELECT to_regclass('workerd.third') IS NULL")
+    knows(monkeypatch, *ALL, Migration(number, "probe", migrate.parse(_FAILING.replace("SELECT 1 / 0;", ""))))
+    assert [m.version for m in await migrate.upgrade(empty)] == [number]
+    assert await migrate.current(empty) == number
+    assert await migrate.pending(empty) == []
+    assert not await empty.fetchval("SELECT count(*) FROM workerd.migration_part")
+
+
+async def test_a_million_rows_are_upgraded_beside_a_fleet_that_works(
+    empty: DB, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        knows(before, *ALL[:2])
+        await migrate.upgrade(empty)
+    await empty.execute(_FILL)
+    async with at_work(empty_dsn) as fleet:
+        await migrate.upgrade(empty)
+    assert fleet.longest < MOST_WAIT
+    assert not await empty.fetchval("SELECT count(*) FROM pg_constraint WHERE NOT convalidated")
+
+
+async def test_an_upgrade_that_meets_a_long_transaction_gives_way_and_says_whose_it_is(
+    empty: DB, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        knows(before, *ALL[:2])
+        await migrate.upgrade(empty)
+    other = await asyncpg.connect(empty_dsn, server_settings={"application_name": "a report"})
+    report = other.transaction()
+    await report.start()
+    await other.execute("SELECT count(*) FROM workerd.ready")
+    async with at_work(empty_dsn) as fleet:
+        with pytest.raises(SchemaError, match=r"migration 4 care, ready.*a report, process \d+, holds a table since"):
+            await migrate.upgrade(empty, patience=2.0)
+    assert fleet.longest < MOST_WAIT
+    assert await migrate.current(empty) == 3
+    await report.rollback()
+    await migrate.upgrade(empty, patience=2.0)
+    assert await migrate.current(empty) == migrate.latest()
+    await other.close()
+
+
+async def test_jobs_that_no_daemon_could_run_are_cancelled_by_the_upgrade(
+    empty: DB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        knows(before, *ALL[:2])
+        await migrate.upgrade(empty)
+    await empty.execute("SELECT workerd.enqueue('')")
+    await empty.execute("SELECT workerd.enqueue('', delay => '1 hour')")
+    await empty.execute("SELECT workerd.enqueue_many('echo', ARRAY['[1]', '{}'])")
+    await migrate.upgrade(empty)
+    assert [row["state"] for row in await empty.fetch("SELECT state FROM workerd.job ORDER BY id")] == [
+        "cancelled",
+        "cancelled",
+        "cancelled",
+        "queued",
+    ]

@@ -62,8 +62,10 @@ _FILL = f"""
     INSERT INTO workerd.scheduled (id, lane, run_at, task, payload)
         SELECT {JOBS} + g, l.id, now() + interval '1 hour' + g * interval '1 ms', 'echo', '{{}}'
         FROM workerd.lane l, generate_series(1, {JOBS}) g WHERE l.queue = 'full';
-    INSERT INTO workerd.history (id, expires_on, lane, state, attempt, failures, crashes, enqueued_at, queued_at, task, payload)
-        SELECT {2 * JOBS} + g, (SELECT min(day) FROM workerd.history_day) + g % 2, l.id, 'failed', 1, 1, 0, now(), now(), 'echo', '{{}}'
+    INSERT INTO workerd.history (id, expires_on, lane, state, attempt, failures, crashes, node, enqueued_at, queued_at, started_at,
+            task, payload, error)
+        SELECT {2 * JOBS} + g, (SELECT min(day) FROM workerd.history_day) + g % 2, l.id, 'failed', 1, 1, 0, 1, now(), now(), now(),
+            'echo', '{{}}', 'why'
         FROM workerd.lane l, generate_series(1, {JOBS // 2}) g WHERE l.queue = 'full';
     INSERT INTO workerd.key (key, id) SELECT 'key ' || g, g FROM generate_series(1, {JOBS // 2}) g
 """  # noqa: S608 - constants

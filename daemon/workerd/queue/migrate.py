@@ -1,9 +1,12 @@
-"""The schema `workerd`: versioned SQL files, applied under a lock by whoever starts first."""
+"""The schema `workerd`: versioned SQL files, applied under a lock by whoever starts first, beside a fleet that works."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import asyncio
+import re
+from dataclasses import dataclass, field, replace
 from importlib import resources
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -14,15 +17,58 @@ if TYPE_CHECKING:
     from workerd.job import AnyConnection
 
 LOCK = 0x776F726B657264  # the advisory lock of migrations: "workerd" in hexadecimal
+PATIENCE = 30.0  # seconds for which one part is tried while others hold what it needs
+_PAUSE = 0.5  # seconds between two tries, in which those who queued up behind the first one go on
+_LONGEST = 86400.0  # seconds that one part may take: where it takes long it hinders nobody
+
+_MARK = re.compile(r"^-- part( outside of a transaction)?: (.+)\n", re.MULTILINE)
+# While a lock is waited for all who come later wait behind it, unless it is one that hinders no reader or writer: the only
+# kind that is taken outside of a transaction.
+_BRIEFLY = "SET LOCAL lock_timeout = '100ms'"
+_CALMLY = "SET lock_timeout = '10s'"
+_BOOKS = """
+    CREATE SCHEMA IF NOT EXISTS workerd;
+    CREATE TABLE IF NOT EXISTS workerd.migration (
+        version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
+    CREATE TABLE IF NOT EXISTS workerd.migration_part (version int, part int, PRIMARY KEY (version, part))
+"""
+_HOLDER = """
+    SELECT format('%s, process %s, holds a table since %s',
+        coalesce(nullif(application_name, ''), backend_type), pid, date_trunc('second', xact_start))
+    FROM pg_stat_activity a
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND EXISTS (
+        SELECT FROM pg_locks k JOIN pg_class c ON c.oid = k.relation
+        WHERE k.pid = a.pid AND k.granted AND c.relnamespace = 'workerd'::regnamespace)
+    ORDER BY xact_start LIMIT 1
+"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is applied at once. Outside of a transaction it is one statement, which does no harm when it is repeated."""
+
+    number: int
+    title: str
+    sql: str = field(repr=False)
+    in_transaction: bool = True
 
 
 @dataclass(frozen=True)
 class Migration:
-    """One file `NNNN_name.sql`."""
+    """One file `NNNN_name.sql`, split where a line says `-- part: title` or `-- part outside of a transaction: title`."""
 
     version: int
     name: str
-    sql: str = field(repr=False)
+    parts: tuple[Part, ...] = field(repr=False)
+
+    def record(self, part: Part) -> str:
+        """The statements that remember that a part is done; after the last one the migration is."""
+        if part is not self.parts[-1]:
+            return f"INSERT INTO workerd.migration_part (version, part) VALUES ({self.version}, {part.number})"  # noqa: S608 - ours
+        return (
+            f"DELETE FROM workerd.migration_part WHERE version = {self.version};\n"  # noqa: S608 - ours
+            f"INSERT INTO workerd.migration (version, name) VALUES ({self.version}, '{self.name}')"
+        )
 
 
 def known() -> list[Migration]:
@@ -31,8 +77,17 @@ def known() -> list[Migration]:
     for file in resources.files("workerd.queue").joinpath("migrations").iterdir():
         number, _, rest = file.name.partition("_")
         if file.name.endswith(".sql"):
-            found.append(Migration(int(number), rest.removesuffix(".sql"), file.read_text(encoding="utf-8")))
+            found.append(Migration(int(number), rest.removesuffix(".sql"), parse(file.read_text(encoding="utf-8"))))
     return sorted(found, key=lambda m: m.version)
+
+
+def parse(text: str) -> tuple[Part, ...]:
+    """The parts of a file; what stands before the first mark is a comment. Without a mark the whole is one part."""
+    head, *rest = _MARK.split(text)
+    if not rest:
+        return (Part(1, "", head.strip()),)
+    found = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
+    return tuple(Part(n, title, sql.strip(), not outside) for n, (outside, title, sql) in enumerate(found, 1))
 
 
 def latest() -> int:
@@ -49,10 +104,14 @@ async def current(connection: AnyConnection) -> int:
 
 
 async def pending(connection: AnyConnection) -> list[Migration]:
-    """The migrations that the database has not seen. Raises SchemaError when it is newer than this program."""
+    """The migrations that the database has not seen, without the parts that it has. Raises SchemaError when it is newer."""
     version = await current(connection)
     check(version)
-    return [m for m in known() if m.version > version]
+    begun = await connection.fetchval("SELECT to_regclass('workerd.migration_part') IS NOT NULL")
+    rows = await connection.fetch("SELECT version, part FROM workerd.migration_part") if begun else []
+    done = {tuple(row) for row in rows}
+    todo = [m for m in known() if m.version > version]
+    return [replace(m, parts=tuple(p for p in m.parts if (m.version, p.number) not in done)) for m in todo]
 
 
 def check(version: int) -> None:
@@ -63,18 +122,42 @@ def check(version: int) -> None:
         )
 
 
-async def upgrade(connection: AnyConnection) -> list[Migration]:
-    """Apply what is pending, each in its own transaction, and return it.
+def script(todo: list[Migration]) -> str:
+    """What `upgrade` does, as a script for psql."""
+    lines = [
+        "\\set ON_ERROR_STOP on",
+        f"DO $$ BEGIN IF NOT pg_try_advisory_lock({LOCK}) THEN RAISE 'another upgrade is running'; END IF; END $$;",
+        f"{_BOOKS.strip()};",
+    ]
+    for migration in todo:
+        for part in migration.parts:
+            done = f"{migration.record(part)};"
+            lines.append(f"\n-- {migration.version} {migration.name} {part.title}".rstrip())
+            if part.in_transaction:
+                lines += ["BEGIN;", f"{_BRIEFLY};", part.sql, done, "COMMIT;"]
+            else:
+                lines += [f"{_CALMLY};", part.sql, done]
+    return "\n".join([*lines, f"\nSELECT pg_advisory_unlock({LOCK});"])
 
-    Raises SchemaError when the schema is newer than this program or the role may not change it.
+
+async def upgrade(connection: AnyConnection, *, patience: float = PATIENCE) -> list[Migration]:
+    """Apply what is pending, part by part, and return it.
+
+    A part that meets a lock gives way at once and is tried again for `patience` seconds. Raises SchemaError when that was not
+    enough, when a row contradicts a new check, when the schema is newer than this program or the role may not change it.
     """
     if not await pending(connection):
         return []
-    await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
+    # asked for again and again: a session that waits for it within the server would hold up a concurrent build of an index
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):  # noqa: ASYNC110
+        await asyncio.sleep(_PAUSE / 10)
     try:
         todo = await pending(connection)
+        if todo:
+            await connection.execute(_BOOKS)
         for migration in todo:
-            await _apply(connection, migration)
+            for part in migration.parts:
+                await _apply_patiently(connection, migration, part, patience)
         return todo
     except asyncpg.InsufficientPrivilegeError as error:
         raise SchemaError(
@@ -84,14 +167,31 @@ async def upgrade(connection: AnyConnection) -> list[Migration]:
         await connection.execute("SELECT pg_advisory_unlock($1)", LOCK)
 
 
-async def _apply(connection: AnyConnection, migration: Migration) -> None:
-    async with connection.transaction():
-        await connection.execute(
-            "CREATE SCHEMA IF NOT EXISTS workerd;"
-            "CREATE TABLE IF NOT EXISTS workerd.migration (version int PRIMARY KEY, name text NOT NULL,"
-            " applied_at timestamptz NOT NULL DEFAULT now())"
-        )
-        await connection.execute(migration.sql)
-        await connection.execute(
-            "INSERT INTO workerd.migration (version, name) VALUES ($1, $2)", migration.version, migration.name
-        )
+async def _apply_patiently(connection: AnyConnection, migration: Migration, part: Part, patience: float) -> None:
+    end = monotonic() + patience
+    while True:
+        try:
+            return await _apply(connection, migration, part)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.CheckViolationError) as error:
+            if monotonic() > end:
+                reason = await connection.fetchval(_HOLDER) if error.sqlstate != "23514" else None
+                raise SchemaError(
+                    f"migration {migration.version} {migration.name}, {part.title or 'its only part'}: {reason or error};"
+                    " when that is over run `workerctl db upgrade`, which goes on from here"
+                ) from error
+        await asyncio.sleep(_PAUSE)
+
+
+async def _apply(connection: AnyConnection, migration: Migration, part: Part) -> None:
+    if part.in_transaction:
+        async with connection.transaction():
+            await connection.execute(_BRIEFLY)
+            await connection.execute(part.sql, timeout=_LONGEST)
+            await connection.execute(migration.record(part))
+        return
+    await connection.execute(_CALMLY)
+    try:
+        await connection.execute(part.sql, timeout=_LONGEST)
+    finally:
+        await connection.execute("RESET lock_timeout")
+    await connection.execute(migration.record(part))
