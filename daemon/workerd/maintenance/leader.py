@@ -11,6 +11,7 @@ import asyncpg
 
 from workerd.errors import DatabaseError
 from workerd.maintenance.pruner import Pruner
+from workerd.maintenance.reindexer import Reindexer
 from workerd.maintenance.rescuer import Rescuer
 from workerd.maintenance.stager import Stager
 from workerd.queue.database import CONNECTION_ERRORS, connect
@@ -71,11 +72,16 @@ class Leader:
                 backoff = min(backoff * 2, 5.0)
 
     async def _lead(self, connection: Connection) -> None:
-        log.info("this node leads: it stages, rescues and prunes for all")
+        log.info("this node leads: it stages, rescues, prunes and reindexes for all")
         services: list[Service] = [Stager(), Rescuer(self._settings), Pruner(self._settings, self._tasks)]
         due = [0.0 for _ in services]
-        while True:
-            for place, service in enumerate(services):
-                if due[place] <= monotonic():
-                    due[place] = monotonic() + await service.run_once(connection)
-            await asyncio.sleep(max(0.0, min(due) - monotonic()))
+        reindexer = asyncio.create_task(Reindexer(self._dsn, self._name).run(), name="reindexer")
+        try:
+            while True:
+                for place, service in enumerate(services):
+                    if due[place] <= monotonic():
+                        due[place] = monotonic() + await service.run_once(connection)
+                await asyncio.sleep(max(0.0, min(due) - monotonic()))
+        finally:
+            reindexer.cancel()
+            await asyncio.wait([reindexer])

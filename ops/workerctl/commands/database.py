@@ -1,7 +1,8 @@
-"""The schema: upgrade and status."""
+"""The schema: upgrade, status and upkeep."""
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,9 @@ import typer
 from workerctl import context, render
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from workerd.queue.database import Connection
     from workerd.queue.migrate import Migration
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -17,21 +21,25 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 @app.command()
 def upgrade(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be applied.")] = False,
-    sql: Annotated[bool, typer.Option("--sql", help="Only print the SQL.")] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Only print the SQL, for psql.")] = False,
 ) -> None:
     """Bring the schema up to date; daemons do it at their start as well.
 
     Example: workerctl db upgrade --dry-run
     """
+    from workerd.queue import migrate
+
     todo = context.run(_upgrade(apply=not (dry_run or sql)))
-    if sql:
-        for migration in todo:
-            render.say(f"-- {migration.version} {migration.name}\n{migration.sql}")
-        return
     if not todo:
-        render.say("the schema is up to date")
-    for migration in todo:
-        render.say(f"{'would apply' if dry_run else 'applied'} {migration.version} {migration.name}")
+        render.say("-- the schema is up to date" if sql else "the schema is up to date")
+    elif sql:
+        render.say(migrate.script(todo))
+    else:
+        for migration in todo:
+            render.say(f"{'would apply' if dry_run else 'applied'} {migration.version} {migration.name}")
+            for part in migration.parts if dry_run else ():
+                if part.title:
+                    render.say(f"    {part.title}")
 
 
 @app.command()
@@ -50,15 +58,52 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")]
     return 0 if current == latest() else 1
 
 
+@app.command()
+def reindex() -> None:
+    """Rebuild bloated indexes of the queue beside its work; the leader looks for them once a day.
+
+    Example: workerctl db reindex
+    """
+    context.run(_reindex())
+
+
 async def _upgrade(*, apply: bool) -> list[Migration]:
     from workerd.queue import migrate
 
-    async with context.queue(upgrade=False) as queue, queue.connection() as connection:
+    async with _session() as connection:
         return await (migrate.upgrade(connection) if apply else migrate.pending(connection))
 
 
 async def _current() -> int:
     from workerd.queue import migrate
 
-    async with context.queue(upgrade=False) as queue, queue.connection() as connection:
+    async with _session() as connection:
         return await migrate.current(connection)
+
+
+async def _reindex() -> None:
+    from workerd.queue import reindex
+
+    async with _session() as connection:
+        done = 0
+        async for line in reindex.rebuild(connection):
+            render.say(line)
+            done += 1
+    if not done:
+        render.say("no index is bloated")
+
+
+@asynccontextmanager
+async def _session() -> AsyncIterator[Connection]:
+    """A session of its own, past any pooler: locks and settings are to last from one statement to the next."""
+    import asyncio
+
+    from workerd.locate import locate
+    from workerd.queue.database import connect
+
+    where = await asyncio.to_thread(locate, context.settings())
+    connection = await connect(where.direct, "workerctl worker")
+    try:
+        yield connection
+    finally:
+        await connection.close()
