@@ -99,6 +99,41 @@ async def test_jobs_are_taken_out_by_lease_and_ticket() -> None:
     assert [await backlog.get(), await backlog.get()] == jobs[1:]
 
 
+def test_a_taker_that_does_not_wait_gets_what_is_there_or_nothing() -> None:
+    backlog, jobs = Backlog(asyncio.Event()), [claimed(1), claimed(2)]
+    assert backlog.take() is None
+    backlog.put(jobs)
+    assert [backlog.take() for _ in range(3)] == [*jobs, None]
+
+
+def test_more_is_called_for_when_half_is_taken_and_when_nothing_is_left() -> None:
+    low = asyncio.Event()
+    backlog = Backlog(low)
+    backlog.put([claimed(pos) for pos in range(6)])
+    calls = []
+    for _ in range(6):
+        low.clear()
+        backlog.take()
+        calls.append(low.is_set())
+    assert calls == [False, False, True, False, False, True]
+
+
+async def test_one_who_ends_at_once_may_take_all_and_the_others_go_on_waiting() -> None:
+    """Whoever is woken wakes the next one only while something is left."""
+    backlog, job = Backlog(asyncio.Event()), claimed(3)
+    getters = await waiting(backlog, 2)
+    backlog.put([claimed(1), claimed(2)])
+    while backlog.take():
+        pass
+    await turns()
+    assert not any(getter.done() for getter in getters)
+    backlog.put([job])
+    await turns()
+    assert [getter.done() for getter in getters].count(True) == 1
+    for getter in getters:
+        getter.cancel()
+
+
 async def test_a_closed_backlog_hands_out_nothing_but_lets_its_jobs_be_taken() -> None:
     backlog, job = Backlog(asyncio.Event()), claimed(1)
     (early,) = await waiting(backlog, 1)

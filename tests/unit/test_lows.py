@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from tests.unit.support import Clock
@@ -106,7 +108,7 @@ def test_a_wanted_sweep_waits_so_that_sweeps_take_a_small_share_of_the_time(
     lows.set_lanes([LOW])
     lows.targets()
     lows.learn(LOW, 41, took)
-    assert lows.wants_sweep_at is None
+    assert lows.wants_sweep_at == pytest.approx(clock.now + pause + MOST)
     lows.want_sweep()
     assert lows.wants_sweep_at == pytest.approx(clock.now + pause)
     clock.now += pause * 0.99
@@ -170,12 +172,20 @@ def test_a_lane_that_is_paused_during_a_sweep_does_not_put_off_the_next(clock: C
 
 def test_a_new_lane_and_a_new_connection_want_a_sweep(clock: Clock) -> None:
     lows = swept(LOW)
-    lows.set_lanes([LOW, LOW2])
-    assert lows.wants_sweep_at is not None
+    assert lows.set_lanes([LOW, LOW2])
+    assert lows.wants_sweep_at == pytest.approx(clock.now + LEAST)
     lows = swept(LOW)
-    lows.set_lanes([LOW])
-    assert lows.wants_sweep_at is None
+    assert not lows.set_lanes([LOW])
+    assert lows.wants_sweep_at == pytest.approx(clock.now + LEAST + MOST)
     lows.targets()
     lows.learn(LOW, 41, 30.0)
     lows.clear()
     assert sweeps(lows)
+
+
+def test_no_sweep_is_due_once_no_transaction_is_left_that_could_commit_a_ticket_drawn_before(clock: Clock) -> None:
+    lows = swept(LOW)
+    lows.settled = True
+    assert lows.wants_sweep_at == math.inf
+    lows.want_sweep()
+    assert lows.wants_sweep_at == pytest.approx(clock.now + LEAST)
