@@ -211,7 +211,8 @@ _FAILING = """
 -- part: the first
 CREATE TABLE workerd.first (n int);
 -- part outside of a transaction: the second
-CREATE INDEX CONCURRENTLY IF NOT EXISTS first_n ON workerd.first (n);
+DROP INDEX CONCURRENTLY IF EXISTS workerd.first_n;
+CREATE INDEX CONCURRENTLY first_n ON workerd.first (n);
 -- part: the third
 CREATE TABLE workerd.third (n int);
 SELECT 1 / 0;
@@ -234,6 +235,23 @@ async def test_an_upgrade_that_failed_half_way_goes_on_where_it_stopped(
     assert await migrate.current(empty) == number
     assert await migrate.pending(empty) == []
     assert not await empty.fetchval("SELECT count(*) FROM workerd.migration_part")
+
+
+async def test_a_build_of_an_index_that_was_interrupted_is_begun_anew(
+    empty: DB, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "_CALMLY", "SET lock_timeout = '100ms'")
+    knows(monkeypatch, *ALL, Migration(len(ALL) + 1, "probe", migrate.parse(_FAILING.replace("SELECT 1 / 0;", ""))))
+    other = await asyncpg.connect(empty_dsn)
+    async with other.transaction(isolation="repeatable_read"):
+        await other.execute("SELECT count(*) FROM pg_class")
+        with pytest.raises(SchemaError, match="probe, the second"):
+            await migrate.upgrade(empty, patience=0.0)
+    await other.close()
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'workerd.first_n'::regclass"
+    assert await empty.fetchval(valid) is False
+    await migrate.upgrade(empty)
+    assert await empty.fetchval(valid) is True
 
 
 async def test_a_million_rows_are_upgraded_beside_a_fleet_that_works(

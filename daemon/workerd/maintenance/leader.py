@@ -81,6 +81,8 @@ class Leader:
                 for place, service in enumerate(services):
                     if due[place] <= monotonic():
                         due[place] = monotonic() + await service.run_once(connection)
+                if reindexer.done():
+                    await reindexer  # it ends by an error nobody foresaw
                 await asyncio.sleep(max(0.0, min(due) - monotonic()))
         finally:
             reindexer.cancel()

@@ -45,7 +45,7 @@ _HOLDER = """
 
 @dataclass(frozen=True)
 class Part:
-    """What is applied at once. Outside of a transaction it is one statement, which does no harm when it is repeated."""
+    """What is applied at once. Outside of a transaction: one statement after the other, and all of them again when one fails."""
 
     number: int
     title: str
@@ -191,7 +191,8 @@ async def _apply(connection: AnyConnection, migration: Migration, part: Part) ->
         return
     await connection.execute(_CALMLY)
     try:
-        await connection.execute(part.sql, timeout=_LONGEST)
+        for statement in part.sql.split(";\n"):
+            await connection.execute(statement, timeout=_LONGEST)
     finally:
         await connection.execute("RESET lock_timeout")
     await connection.execute(migration.record(part))
