@@ -29,7 +29,8 @@ from hypothesis.stateful import (
 from workerd.daemon.lows import Lows
 from workerd.errors import NodeDead
 from workerd.outcomes import SUCCEEDED, Outcome
-from workerd.queue.claim import BEGINNING, Answer, Claimed, claim
+from workerd.queue.claim import BEGINNING, Answer, Claimed, Wanted, claim
+from workerd.queue.cycle import cycle
 from workerd.queue.finish import Finished, finish, give_back, own_leases, split
 from workerd.queue.lane import Lane, lanes
 from workerd.queue.node import Figures, Registration, beat, register
@@ -38,7 +39,7 @@ from workerd.queue.rescue import declare_dead, look, rescue
 from workerd.queue.stage import stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     DB = asyncpg.Connection[asyncpg.Record]
 
@@ -59,6 +60,8 @@ ENDINGS: dict[str, tuple[Outcome, float]] = {
     "returned": (Outcome("returned", error="given back"), DAY),
     "cancelled": (Outcome("cancelled", error="cancelled"), DAY),
 }
+
+GOOD = ("succeeded", "succeeded, not kept")  # those that `cycle` writes
 
 _TABLES = {
     "ready": "SELECT id, lane, pos, attempt, failures, crashes, key FROM workerd.ready",
@@ -165,15 +168,21 @@ class Model:
         found = [j for j in self.jobs.values() if j.place == "ready" and j.lane == lane and self.lease_of(j) is None]
         return sorted(found, key=lambda j: j.pos)
 
-    def claimable(self, targets: list[tuple[Lane, int]], batch: int, free: bool, alone: bool) -> list[int]:
+    def target(self, asked: Wanted) -> tuple[Lane, int] | None:
+        """The lane in which a claim looks for jobs, and its bound."""
+        rows = [j for j in self.jobs.values() if j.place == "ready"]
+        return next((t for t in asked.lanes if any(j.lane == t[0].id and j.pos >= t[1] for j in rows)), None)
+
+    def claimable(self, asked: Wanted) -> list[int]:
         """The jobs that a claim takes."""
-        for lane, low in targets:
-            if any(j.place == "ready" and j.lane == lane.id and j.pos >= low for j in self.jobs.values()):
-                seen = [j for j in self.queued(lane.id) if j.pos >= low and (alone or j.crashes < self.last_chance)]
-                seen = seen[:batch]
-                calm = next((place for place, j in enumerate(seen) if j.crashes), len(seen))
-                return [j.id for j in (seen[:calm] or (seen[:1] if free else []))]
-        return []
+        target = self.target(asked)
+        if target is None:
+            return []
+        lane, low = target
+        seen = [j for j in self.queued(lane.id) if j.pos >= low and (asked.alone or j.crashes < self.last_chance)]
+        seen = seen[: asked.batch]
+        calm = next((place for place, j in enumerate(seen) if j.crashes), len(seen))
+        return [j.id for j in (seen[:calm] or (seen[:1] if asked.free else []))]
 
     @property
     def last_chance(self) -> int:
@@ -348,6 +357,13 @@ def end(job: Claimed, ending: str) -> Finished:
     return Finished(job, outcome, monotonic(), 0.0, ttl, None)
 
 
+def wanted(
+    n: int, targets: Sequence[tuple[Lane, int]], batch: int = 10, *, free: bool = True, alone: bool = True,
+    last_chance: int = 2, rest: bool = False,
+) -> Wanted:  # fmt: skip
+    return Wanted(n, targets, batch, [TASK], free, alone, last_chance, rest)
+
+
 async def enqueue(db: DB, lane: Lane, key: str | None = None, delay: str | None = None) -> int:
     job_id: int = await db.fetchval(
         "SELECT workerd.enqueue($1, queue => $2, priority => $3, key => $4, delay => $5::text::interval)",
@@ -366,6 +382,14 @@ class Step:
 
     what: str
     replays: Callable[[Model], Iterable[Model]]
+
+
+def _may_claim(model: Model, node: Node, asked: Wanted, answer: Answer) -> bool:
+    """Whether the model could have answered so; it then has those jobs leased."""
+    taken = {job.id: job.pos for job in answer.jobs}
+    for job_id, pos in taken.items():
+        model.jobs[job_id].pos = model.jobs[job_id].pos or pos
+    return all(model.jobs[i].pos == pos for i, pos in taken.items()) and model.claim(node.id, asked.n, list(taken))
 
 
 some = st.integers(0, 1000)  # which one of those that are there
@@ -463,31 +487,65 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         which=some, batch=st.integers(1, 4), free=st.booleans(), heard=st.sampled_from([True, True, True, False]),
-        seconds=st.sampled_from([0.0, 0.0, 0.03, 2.0]),
+        seconds=st.sampled_from([0.0, 0.0, 0.03, 2.0]), rest=st.booleans(),
     )  # fmt: skip
-    def claim(self, which: int, batch: int, free: bool, heard: bool, seconds: float) -> None:
+    def claim(self, which: int, batch: int, free: bool, heard: bool, seconds: float, rest: bool) -> None:
         self.world.clock += seconds  # a sweep may be due
         node = self._node(which)
-        answer = self.run(self._claim(node, batch, free))
+        answer = self.run(self._claim(node, batch, free, rest))
         if heard:
             node.held += answer.jobs
 
-    async def _claim(self, node: Node, batch: int, free: bool, connection: DB | None = None) -> Answer:
-        alone = node.alone(self.model.last_chance)
-        targets, n = node.lows.targets(), node.next_n()
-        expected = self.model.claimable(targets, batch, free, alone)
-        answer = await claim(
-            connection or node.db, node.id, n, targets, batch, [TASK], free=free, alone=alone, last_chance=self.model.last_chance
+    def _wanted(self, node: Node, batch: int, free: bool, rest: bool) -> Wanted:
+        chance = self.model.last_chance
+        return wanted(
+            node.next_n(), node.lows.targets(), batch, free=free, alone=node.alone(chance), last_chance=chance, rest=rest
         )  # fmt: skip
+
+    async def _claim(self, node: Node, batch: int, free: bool, rest: bool = False) -> Answer:
+        asked = self._wanted(node, batch, free, rest)
+        answer = await claim(node.db, node.id, asked)
+        self._check_claim(node, asked, answer)
+        return answer
+
+    def _check_claim(self, node: Node, asked: Wanted, answer: Answer) -> None:
+        expected = self.model.claimable(asked)
         assert [job.id for job in answer.jobs] == expected
         for job in answer.jobs:
             known = self.model.jobs[job.id]
             assert (job.pos, job.attempt, job.failures, job.crashes, job.key) == (
                 known.pos, known.attempt + 1, known.failures, known.crashes, known.key,
             )  # fmt: skip
-        assert self.model.claim(node.id, n, expected)
+        assert self.model.claim(node.id, asked.n, expected)
         node.lows.learn(answer.lane, answer.last, 0.0)
-        return answer
+
+    @rule(
+        which=some, first=some, many=st.integers(0, 3), kept=st.booleans(), batch=st.integers(1, 4), free=st.booleans(),
+        rest=st.booleans(),
+    )  # fmt: skip
+    def cycle(self, which: int, first: int, many: int, kept: bool, batch: int, free: bool, rest: bool) -> None:
+        """A node, living or dead, ends jobs that succeeded and claims others in one call."""
+        node = self._holder(which)
+        if node is None:
+            return
+        jobs = self._some(node.held, first, many)
+        self.run(self._cycle(node, jobs, GOOD[not kept], self._wanted(node, batch, free, rest)))
+
+    async def _cycle(self, node: Node, jobs: list[Claimed], ending: str, asked: Wanted) -> None:
+        before = copy.deepcopy(self.model)
+        owned = self.model.finish(node.id, [(job.n, job.pos, ending) for job in jobs])
+        coming = cycle(node.db, node.id, [end(job, ending) for job in jobs], asked)
+        if node in self.zombies and self.model.target(asked):
+            with pytest.raises(NodeDead):
+                await coming
+            self.model = before  # neither is done
+            return
+        held, answer = await coming
+        assert held == owned
+        self._check_claim(node, asked, answer)
+        for job in jobs:
+            node.drop(job)
+        node.held += answer.jobs
 
     @rule(which=some, dies=st.booleans())
     def claim_and_commit_late(self, which: int, dies: bool) -> None:
@@ -512,10 +570,9 @@ class Machine(RuleBasedStateMachine):
         if not self.zombies:
             return
         node = self.zombies[which % len(self.zombies)]
-        targets = [(lane, BEGINNING) for lane in self.world.lanes]
-        work = any(job.place == "ready" for job in self.model.jobs.values())
-        coming = claim(node.db, node.id, node.next_n(), targets, 4, [TASK], free=True, alone=True, last_chance=9)
-        if work:
+        asked = wanted(node.next_n(), [(lane, BEGINNING) for lane in self.world.lanes])
+        coming = claim(node.db, node.id, asked)
+        if self.model.target(asked):
             with pytest.raises(NodeDead):
                 self.run(coming)
         else:
@@ -672,35 +729,40 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         which=some, first=some, endings=st.lists(st.sampled_from(list(ENDINGS)), min_size=2, max_size=2),
-        dies=st.booleans(), cancels=st.booleans(), backs=st.booleans(),
+        dies=st.booleans(), cancels=st.booleans(), backs=st.booleans(), cycles=st.booleans(),
     )  # fmt: skip
-    def all_at_once(self, which: int, first: int, endings: list[str], dies: bool, cancels: bool, backs: bool) -> None:
+    def all_at_once(
+        self, which: int, first: int, endings: list[str], dies: bool, cancels: bool, backs: bool, cycles: bool
+    ) -> None:
         """A node ends jobs while it may be declared dead, give them back or be told to cancel one, and another one claims."""
         node = self._holder(which, among=self.nodes)
         if node is None:
             return
         jobs = self._some(node.held, first, 2)
-        self.run(self._collide(node, jobs, endings, dies, cancels, backs))
+        if cycles:
+            endings = [GOOD[ending != "succeeded"] for ending in endings]
+        elif len({ending in GOOD for ending in endings}) > 1:
+            endings = endings[:1] * 2  # those would be written by two statements
+        ends = list(zip(jobs, endings, strict=False))
+        self.run(self._collide(node, ends, dies, cancels, backs, cycles))
+        for job in jobs:
+            node.drop(job)
 
     async def _collide(
-        self, node: Node, jobs: list[Claimed], endings: list[str], dies: bool, cancels: bool, backs: bool
+        self, node: Node, ends: list[tuple[Claimed, str]], dies: bool, cancels: bool, backs: bool, cycles: bool
     ) -> None:
         crashed = await rescue(self.db, self.model.max_crashes, DAY)
         assert {(job.id, job.failed) for job in crashed} == self.model.rescue(self.model.lost_leases())
-        if len({ENDINGS[ending][0] is SUCCEEDED for ending in endings}) > 1:
-            endings = endings[:1] * 2  # those would be written by two statements
-        steps = [self._finish_step(node, list(zip(jobs, endings, strict=False)))]
+        steps = [self._cycle_step(node, ends) if cycles else self._finish_step(node, ends)]
         if dies:
             await self._declare_dead(node)
             steps.append(self._rescue_step())
         if cancels:
-            steps.append(self._cancel_step(jobs[-1].id))
+            steps.append(self._cancel_step(ends[-1][0].id))
         if backs:
-            steps.append(self._give_back_step(node, jobs[0]))
+            steps.append(self._give_back_step(node, ends[0][0]))
         elsewhere = next(other for other in self.nodes if other.db is not node.db)
         await self._race([*steps, self._claim_step(elsewhere, 4)])
-        for job in jobs:
-            node.drop(job)
 
     async def _race(self, coming: list[Coroutine[Any, Any, Step]]) -> None:
         """Let all happen at once: some order of them has to lead to these answers and this state."""
@@ -718,20 +780,39 @@ class Machine(RuleBasedStateMachine):
         raise AssertionError(f"no order of {[step.what for step in steps]} leads from {self.model.rows()} to {now}")
 
     async def _claim_step(self, node: Node, batch: int) -> Step:
-        n, targets = node.next_n(), [(lane, BEGINNING) for lane in self.world.lanes]
-        chance = self.model.last_chance
-        alone = node.alone(chance)
-        answer = await claim(node.db, node.id, n, targets, batch, [TASK], free=True, alone=alone, last_chance=chance)
+        asked = self._sweeping(node, batch)
+        answer = await claim(node.db, node.id, asked)
         node.held += answer.jobs
-        taken = {job.id: job.pos for job in answer.jobs}
 
         def replays(model: Model) -> Iterable[Model]:
-            for job_id, pos in taken.items():
-                model.jobs[job_id].pos = model.jobs[job_id].pos or pos
-            if all(model.jobs[i].pos == pos for i, pos in taken.items()) and model.claim(node.id, n, list(taken)):
+            if _may_claim(model, node, asked, answer):
                 yield model
 
-        return Step(f"claim {list(taken)} by {node.id}", replays)
+        return Step(f"claim {[job.id for job in answer.jobs]} by {node.id}", replays)
+
+    def _sweeping(self, node: Node, batch: int) -> Wanted:
+        chance = self.model.last_chance
+        targets = [(lane, BEGINNING) for lane in self.world.lanes]
+        return wanted(node.next_n(), targets, batch, alone=node.alone(chance), last_chance=chance, rest=True)
+
+    async def _cycle_step(self, node: Node, ends: list[tuple[Claimed, str]]) -> Step:
+        fenced = [(job.n, job.pos, ending) for job, ending in ends]
+        asked = self._sweeping(node, 2)
+        owned: list[bool] | None
+        try:
+            owned, answer = await cycle(self.world.finisher, node.id, [end(job, ending) for job, ending in ends], asked)
+        except NodeDead:
+            owned, answer = None, Answer(None, BEGINNING, [])
+        node.held += answer.jobs
+
+        def replays(model: Model) -> Iterable[Model]:
+            if owned is None:
+                if node.id not in model.living:
+                    yield model
+            elif model.finish(node.id, fenced) == owned and _may_claim(model, node, asked, answer):
+                yield model
+
+        return Step(f"cycle {fenced}: {owned}, {[job.id for job in answer.jobs]} by {node.id}", replays)
 
     async def _finish_step(self, node: Node, ends: list[tuple[Claimed, str]]) -> Step:
         fenced = [(job.n, job.pos, ending) for job, ending in ends]
@@ -855,8 +936,10 @@ class Machine(RuleBasedStateMachine):
             node.lows.rewind(lane, pos)
 
 
-def drive(runner: asyncio.Runner, dsn: str, monkeypatch: pytest.MonkeyPatch, examples: int) -> None:
-    """Run the machine on this database. Raises AssertionError where it and the model disagree."""
+def drive(
+    runner: asyncio.Runner, dsn: str, monkeypatch: pytest.MonkeyPatch, examples: int, *, shrinks: bool = True
+) -> None:
+    """Run the machine on this database. Raises AssertionError where it and the model disagree, by the fewest steps if it `shrinks`."""
     world = World(runner, dsn)
     monkeypatch.setattr("workerd.daemon.lows.monotonic", lambda: world.clock)
     world.run(world.open())
@@ -870,7 +953,7 @@ def drive(runner: asyncio.Runner, dsn: str, monkeypatch: pytest.MonkeyPatch, exa
                 max_examples=examples,
                 stateful_step_count=40,
                 suppress_health_check=list(HealthCheck),
-                phases=[Phase.generate, Phase.shrink],
+                phases=[Phase.generate, *([Phase.shrink] if shrinks else [])],
             ),
         )
     finally:
