@@ -19,8 +19,8 @@ import asyncpg
 import pytest
 
 from workerd.outcomes import SUCCEEDED, Outcome
-from workerd.queue import claim, enqueue, finish, node, progress, prune, rescue, stage
-from workerd.queue.claim import BEGINNING, Claimed
+from workerd.queue import claim, cycle, enqueue, finish, node, progress, prune, rescue, stage
+from workerd.queue.claim import BEGINNING, Claimed, Wanted
 from workerd.queue.lane import Lane
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ JOBS = 400_000  # in each of ready and scheduled, and half as many in history an
 LEASES = 1000
 OURS, GONE = 10**12, 10**12 + 1  # nodes: ours, and one that died
 MOST_ROWS = 2 * LEASES + 1500  # that one step of a plan may look at: all tickets on lease, and a batch
+GOOD: list[Ending] = ["succeeded"] * 8
 BIG = {"ready", "scheduled", "history", "lease", "key"}
 SMALL_INDEXES = {
     "node_pkey", "queue_pkey", "lane_pkey", "lane_queue_priority_key", "task_pkey", "history_day_pkey", "progress_pkey", "tally_pkey",
@@ -196,21 +197,27 @@ class Scene:
     async def claim(
         self, low: int | None = None, lane: Lane | None = None, *, n: int = 1, batch: int = 8
     ) -> list[Claimed]:
+        self.jobs = (await claim.claim(self.db, OURS, self.wanted(low, lane, n=n, batch=batch))).jobs
+        return self.jobs
+
+    def wanted(
+        self, low: int | None = None, lane: Lane | None = None, *, n: int = 1, batch: int = 8, rest: bool = False
+    ) -> Wanted:
         target = (lane or self.lane, self.low if low is None else low)
-        answer = await claim.claim(
-            self.db, OURS, n, [target], batch, ["echo"], free=True, alone=True, last_chance=2
-        )  # fmt: skip
-        self.jobs = answer.jobs
-        return answer.jobs
+        return Wanted(n, [target], batch, ["echo"], free=True, alone=True, last_chance=2, rest=rest)
 
     async def full_lane(self) -> Lane:
         return Lane(await self.db.fetchval("SELECT workerd.lane_of('full', 0)"), "full", 0)
 
     def ends(self, *endings: Ending, ttl: float = 3600, fraction: float | None = 0.5) -> list[finish.Finished]:
         return [
-            finish.Finished(job, Outcome(ending, "1", "it", delay), 0.0, 0.1, ttl, fraction)
+            finish.Finished(job, _outcome(ending, delay), 0.0, 0.1, ttl, fraction)
             for job, ending, delay in zip(self.jobs, endings, (1.0, 0.0) * 4, strict=False)
         ]
+
+
+def _outcome(ending: Ending, delay: float) -> Outcome:
+    return Outcome(ending, "1") if ending == "succeeded" else Outcome(ending, error="it", delay=delay)
 
 
 @dataclass(frozen=True)
@@ -234,14 +241,58 @@ async def _one_more(scene: Scene) -> None:
     await scene.enqueue(queue="full")
 
 
+async def _claim_and_leave(scene: Scene) -> None:
+    await scene.claim()
+    await _one_more(scene)
+
+
 async def _finish(scene: Scene) -> None:
     endings: list[Ending] = ["retry", "retry", "succeeded", "snooze", "failed", "cancelled", "returned", "succeeded"]
     assert all(await finish.finish(scene.db, OURS, scene.ends(*endings)))
 
 
+def _plain(scene: Scene) -> list[finish.Finished]:
+    return [finish.Finished(job, SUCCEEDED, 0.0, 0.1, 0, None) for job in scene.jobs if job.key is None]
+
+
 async def _finish_plain(scene: Scene) -> None:
-    plain = [finish.Finished(job, SUCCEEDED, 0.0, 0.1, 0, None) for job in scene.jobs if job.key is None]
-    assert all(await finish.finish(scene.db, OURS, plain))
+    assert all(await finish.finish(scene.db, OURS, _plain(scene)))
+
+
+async def _finish_kept(scene: Scene) -> None:
+    assert all(await finish.finish(scene.db, OURS, scene.ends(*GOOD)))
+
+
+async def _cycle(scene: Scene) -> None:
+    """Of both kinds in one call, with the claim from a lane full of others."""
+    wanted = scene.wanted(BEGINNING, await scene.full_lane(), n=2, batch=500)
+    kept = [end for end in scene.ends(*GOOD, fraction=None) if end.job.key is not None]
+    held, answer = await cycle.cycle(scene.db, OURS, [*_plain(scene), *kept], wanted)
+    assert held == [True] * 8
+    assert answer.jobs
+
+
+async def _claim_nothing(scene: Scene) -> None:
+    """As a daemon that falls asleep."""
+    answer = await claim.claim(scene.db, OURS, scene.wanted(2**62, rest=True))
+    assert (answer.lane, answer.jobs) == (None, [])
+
+
+async def _enqueue_once(scene: Scene) -> None:
+    held = await scene.enqueue("new key")
+    assert await scene.enqueue("new key") == held
+    await scene.enqueue("another", delay=60)
+
+
+async def _copy(scene: Scene) -> None:
+    plain = enqueue.options("echo", "ours", None, None, None, None)
+    assert len(await enqueue.many(scene.db, plain, ["{}"] * enqueue.COPY_FROM)) == enqueue.COPY_FROM
+    later = enqueue.options("echo", "ours", None, 60, None, None)
+    assert len(await enqueue.many(scene.db, later, ["{}"] * enqueue.COPY_FROM)) == enqueue.COPY_FROM
+
+
+async def _wake(scene: Scene) -> None:
+    await scene.db.execute("SELECT workerd.wake($1)", scene.lane.id)
 
 
 async def _give_back(scene: Scene) -> None:
@@ -256,7 +307,7 @@ async def _cancel_running(scene: Scene) -> None:
 
 async def _die(scene: Scene) -> None:
     await _cancel_running(scene)
-    await scene.db.execute("UPDATE workerd.ready SET crashes = 2 WHERE id = $1", scene.jobs[1].id)
+    await scene.db.execute("UPDATE workerd.ready SET crashes = 2, attempt = 2 WHERE id = $1", scene.jobs[1].id)
     await scene.db.execute("UPDATE workerd.node SET dead_at = now() WHERE id = $1", OURS)
 
 
@@ -279,9 +330,7 @@ async def _stage_nothing(scene: Scene) -> None:
 
 async def _enqueue(scene: Scene) -> None:
     await scene.enqueue()
-    held = await scene.enqueue("new key")
-    assert await scene.enqueue("new key") == held
-    await scene.enqueue("another", delay=60)
+    await scene.enqueue(delay=60)
     plain = enqueue.options("echo", "ours", None, None, None, None)
     assert len(await enqueue.many(scene.db, plain, ["{}"] * 100)) == 100
 
@@ -341,13 +390,21 @@ STATUS = {"ready_id", "lease_last", "scheduled_pkey", "history_id"}
 STATEMENTS = {
     "claim": Statement(Scene.claim, {"ready_pkey", "lease_last"}),
     "claim among many": Statement(_claim_full, {"ready_pkey", "lease_last"}, _one_more),
+    "claim of nothing": Statement(_claim_nothing, {"ready_pkey"}),
     "finish": Statement(_finish, {"lease_pkey", "ready_pkey", "key_pkey", "progress_pkey"}, Scene.claim),
-    "finish_plain": Statement(_finish_plain, {"lease_pkey", "ready_pkey"}, Scene.claim),
+    "finish_succeeded, nothing kept": Statement(_finish_plain, {"lease_pkey", "ready_pkey"}, Scene.claim),
+    "finish_succeeded, all kept": Statement(
+        _finish_kept, {"lease_pkey", "ready_pkey", "key_pkey", "progress_pkey"}, Scene.claim
+    ),
+    "cycle": Statement(_cycle, {"lease_pkey", "lease_last", "ready_pkey", "key_pkey"}, _claim_and_leave),
     "give_back": Statement(_give_back, {"lease_pkey", "ready_pkey", "key_pkey"}, _cancel_running),
     "rescue": Statement(_rescue, {"lease_pkey", "ready_pkey", "key_pkey"}, _die),
     "stage of due jobs": Statement(_stage_due, {"scheduled_run_at", "scheduled_pkey"}, _make_due),
     "stage of nothing": Statement(_stage_nothing, {"scheduled_run_at", "scheduled_pkey"}),
-    "enqueue": Statement(_enqueue, {"key_pkey"}),
+    "enqueue": Statement(_enqueue, set()),
+    "enqueue with a key": Statement(_enqueue_once, {"key_pkey"}),
+    "enqueue by COPY": Statement(_copy, set()),
+    "wake": Statement(_wake, set()),
     "cancel of a queued job": Statement(_cancel(3, "queued"), STATUS | {"ready_pkey", "key_pkey"}),
     "cancel of a running job": Statement(_cancel(3, "running"), STATUS | {"lease_pkey"}, Scene.claim),
     "cancel of a scheduled job": Statement(_cancel(-1, "scheduled"), STATUS | {"key_pkey"}, _scheduled_one),
