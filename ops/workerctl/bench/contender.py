@@ -7,9 +7,11 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from workerd.errors import WorkerdError
+from workerctl.bench.process import ContenderError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import asyncpg
 
     from workerctl.bench.process import Process
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 POLL = 0.005  # seconds between two looks for a job that is not finished: each costs the server some microseconds
 DONE_LIMIT = 300.0  # seconds
+SETTLE_LIMIT = 60.0  # seconds
 
 
 class Contender(ABC):
@@ -48,12 +51,20 @@ class Contender(ABC):
         at: float = await self.ask("fill", jobs=jobs, **what)
         return at
 
-    async def done(self) -> float:
-        """Wait until no job is left that is not finished; returns when that was (monotonic seconds). Raises WorkerdError."""
+    async def lay(self, jobs: int) -> None:
+        """Have so many jobs wait, and statistics of their tables: without them some plans are several times slower."""
+        await self.clear()
+        await self.fill(jobs)
+        await self.connection.execute("ANALYZE", timeout=SETTLE_LIMIT)
+
+    async def done(self, workers: Sequence[Worker]) -> float:
+        """Wait until these have left no job unfinished; returns when that was (monotonic seconds). Raises ContenderError."""
         limit = time.monotonic() + DONE_LIMIT
         while await self.connection.fetchval(self.newest) is not None:
+            for worker in workers:
+                worker.check()
             if time.monotonic() > limit:
-                raise WorkerdError(f"{self.title}: jobs are left after {DONE_LIMIT:.0f} s")
+                raise ContenderError(f"jobs are left after {DONE_LIMIT:.0f} s")
             await asyncio.sleep(POLL)
         return time.monotonic()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from workerctl.bench.figure import Figure
-from workerctl.bench.process import ProcessError
+from workerctl.bench.process import ContenderError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -30,7 +30,7 @@ async def _beside(site: Site, ours: Sequence[Contender], peer: PeerContender, me
     for contender in site.in_order([ours[0], peer, *ours[1:]]):
         try:
             found[contender] = await measure(contender)
-        except ProcessError as error:
+        except ContenderError as error:
             if contender is not peer:
                 raise
             site.peers.remove(peer)

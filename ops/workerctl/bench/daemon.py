@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from workerctl.bench.process import HEAR_LIMIT, ProcessError, last_line
+from workerctl.bench.process import HEAR_LIMIT, ContenderError, last_line
 from workerctl.bench.worker import Worker
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ class Daemon(Worker):
             async with asyncio.timeout(HEAR_LIMIT):
                 await asyncio.wait((message, ended), return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError as error:
-            raise ProcessError(f"{self._name} did not start: {self.last_words()}") from error
+            raise ContenderError(f"{self._name} did not start: {self.last_words()}") from error
         finally:
             ended.cancel()
             if not message.done():
                 message.cancel()
         if not message.done() or message.cancelled():
-            raise ProcessError(f"{self._name} did not start: {self.last_words()}")
+            raise ContenderError(f"{self._name} did not start: {self.last_words()}")
         at = time.monotonic()
         if b"READY=1" in message.result().split(b"\n"):
             self._ready_at = at

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from workerctl.bench.contest import contest
 from workerctl.bench.figure import Figure
+from workerctl.bench.process import ContenderError
 from workerctl.bench.site import MANY
-from workerd.errors import WorkerdError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,7 @@ async def drain(contender: Contender, jobs: int) -> Drained:
     """Start a process on jobs that wait."""
     async with contender.worker() as worker:
         began = await worker.begin()
-        ended = await contender.done()
+        ended = await contender.done([worker])
         first, peak = await worker.first(), worker.peak_mb()
         await stop([worker], jobs)
     return Drained(jobs / (ended - began), jobs / (ended - first), peak)
@@ -83,7 +83,7 @@ async def drain_ready(contender: Contender, jobs: int, processes: int) -> float:
     async with AsyncExitStack() as stack:
         workers = await ready(stack, [contender.worker(number) for number in range(processes)])
         began = await contender.fill(jobs)
-        ended = await contender.done()
+        ended = await contender.done(workers)
         await stop(workers, jobs)
     return jobs / (ended - began)
 
@@ -99,19 +99,18 @@ async def ready(stack: AsyncExitStack, workers: Sequence[Worker]) -> Sequence[Wo
 
 
 async def stop(workers: Sequence[Worker], jobs: int) -> dict[str, float]:
-    """End them; returns the starts of numbered jobs. Raises WorkerdError when they ran more or fewer jobs than there were."""
+    """End them; returns the starts of numbered jobs. Raises ContenderError when they ran more or fewer jobs than there were."""
     ends = [await worker.stop() for worker in workers]
     runs = sum(end["runs"] for end in ends)
     if runs != jobs:
-        raise WorkerdError(f"{jobs:,} jobs ran {runs:,} times")
+        raise ContenderError(f"{jobs:,} jobs ran {runs:,} times")
     return {number: at for end in ends for number, at in end["starts"].items()}
 
 
 async def _drains(site: Site, key: str, jobs: int) -> list[Figure]:
     async def measure(contender: Contender) -> list[Figure]:
         size = contender.sized(jobs)
-        await contender.clear()
-        await contender.fill(size)
+        await contender.lay(size)
         drained = await drain(contender, size)
         what, own, who = f"drain of {jobs:,}", contender.key(key), contender.who(jobs)
         return [

@@ -45,7 +45,7 @@ async def _waits(contender: Contender, jobs: int, rate: int, at_once: int) -> tu
     async with AsyncExitStack() as stack:
         workers = await ready(stack, [contender.worker(quick=True)])
         committed = await contender.ask("trickle", jobs=jobs, rate=rate, at_once=at_once)
-        await contender.done()
+        await contender.done(workers)
         peak = workers[0].peak_mb()
         starts = await stop(workers, jobs + 1)  # one to warm up
     return [1000 * (starts[number] - at) for number, at in committed.items()], peak

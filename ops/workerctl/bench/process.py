@@ -23,8 +23,8 @@ STOP_LIMIT = 20.0  # seconds
 LINE_LIMIT = 2**26  # bytes: the start of each job of a measurement is one line
 
 
-class ProcessError(WorkerdError):
-    """It ended, or did not say what was expected of it."""
+class ContenderError(WorkerdError):
+    """A process ended, or did not do what was asked of it."""
 
 
 class Process:
@@ -65,7 +65,7 @@ class Process:
             await self._process.stdin.drain()
 
     async def hear(self, event: str) -> dict[str, Any]:
-        """Wait for an event and take it; others are kept until they are asked for. Raises ProcessError."""
+        """Wait for an event and take it; others are kept until they are asked for. Raises ContenderError."""
         assert self._process.stdout
         try:
             async with asyncio.timeout(HEAR_LIMIT):
@@ -73,14 +73,19 @@ class Process:
                     line = await self._process.stdout.readline()
                     if not line:
                         await self._process.wait()
-                        raise ProcessError(f"{self._name} ended: {self.last_words()}")
+                        raise ContenderError(f"{self._name} ended: {self.last_words()}")
                     said = json.loads(line)
                     self._heard[said["event"]] = said
         except TimeoutError as error:
-            raise ProcessError(
+            raise ContenderError(
                 f"{self._name} did not say {event} within {HEAR_LIMIT:.0f} s: {self.last_words()}"
             ) from error
         return self._heard.pop(event)
+
+    def check(self) -> None:
+        """Raises ContenderError when it has ended."""
+        if self._process.returncode is not None:
+            raise ContenderError(f"{self._name} ended: {self.last_words()}")
 
     def peak_mb(self) -> float:
         """The most resident memory that it has had, in megabytes."""

@@ -28,9 +28,8 @@ async def snapshot(site: Site) -> list[Figure]:
     }
     rates = {}
     for held in site.in_order(list(beside)):
-        await site.ours.clear()
         async with beside[held]():
-            await site.ours.fill(jobs)
+            await site.ours.lay(jobs)
             rates[held] = (await drain(site.ours, jobs)).rate
     figures = []
     for held, what in (("snapshot", "beside an old snapshot"), ("xid", "beside an old transaction with an id")):

@@ -57,7 +57,7 @@ async def _run(site: Site, daemons: int, jobs: int, seconds: float) -> tuple[flo
         over = asyncio.Event()
         began = await ours.fill(jobs, task="pause", payload={"seconds": seconds})
         watching = asyncio.create_task(watch(ours.dsn, over))
-        ended = await ours.done()
+        ended = await ours.done(workers)
         over.set()
         holds = await watching
         await stop(workers, jobs)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from workerctl.bench import backlog, drain, enqueue, latency, snapshot, spread
 from workerctl.bench.ours import open_ours
-from workerctl.bench.peers.catalogue import PEERS
 from workerctl.bench.peers.contender import open_peer
 from workerctl.bench.peers.environment import UnavailableError
-from workerctl.bench.process import ProcessError
+from workerctl.bench.process import ContenderError
 from workerctl.bench.report import Report, surroundings
 from workerctl.bench.server import directory, server
 from workerctl.bench.site import Site
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from workerctl.bench.figure import Figure
+    from workerctl.bench.peers.catalogue import Peer
     from workerd.settings import Settings
 
     Measurement = Callable[[Site], Awaitable[list[Figure]]]
@@ -38,7 +38,7 @@ USUAL = ("drain", "fleet", "snapshot", "enqueue", "latency")
 
 
 async def run(
-    settings: Settings, names: Sequence[str], repeat: int, jobs: int, peers: bool, tell: Callable[[str], None]
+    settings: Settings, names: Sequence[str], repeat: int, jobs: int, peers: Sequence[Peer], tell: Callable[[str], None]
 ) -> Report:
     """Measure everything named, `repeat` times in turn, so that a bad moment of the machine does not hit one measurement alone."""
     # What ends us otherwise has to clean up too.
@@ -48,11 +48,11 @@ async def run(
         url = await stack.enter_async_context(server(settings, folder))
         ours = await stack.enter_async_context(open_ours(url, folder))
         opened, skipped = [], {}
-        for peer in PEERS if peers else ():
+        for peer in peers:
             tell(f"{peer.title} {peer.version}")
             try:
                 opened.append(await stack.enter_async_context(open_peer(peer, url, folder)))
-            except (UnavailableError, ProcessError) as error:
+            except (UnavailableError, ContenderError) as error:
                 skipped[peer.title] = str(error)
         report = Report(await surroundings(ours.connection), repeat, jobs, skipped)
         report.versions.update({contender.title: contender.peer.version for contender in opened})

@@ -20,6 +20,7 @@ def bench(
     peers: Annotated[
         bool, typer.Option("--peers", help="Beside other systems, installed into the user's cache.")
     ] = False,
+    peer: Annotated[list[str] | None, typer.Option(help="Beside this one; may be repeated.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="For documents.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
@@ -30,14 +31,20 @@ def bench(
     import sys
 
     from workerctl.bench import suite
+    from workerctl.bench.peers.catalogue import PEERS
 
     if markdown and as_json:
         raise typer.BadParameter("--markdown and --json exclude each other")
     names = [name.strip() for name in only.split(",")] if only is not None else suite.USUAL
     if unknown := [name for name in names if name not in suite.SUITE]:
         raise typer.BadParameter(f"--only {', '.join(unknown)}: there are {', '.join(suite.SUITE)}")
+    beside = [one for one in PEERS if peers or one.name in (peer or ())]
+    if strange := set(peer or ()) - {one.name for one in PEERS}:
+        raise typer.BadParameter(
+            f"--peer {', '.join(sorted(strange))}: there are {', '.join(one.name for one in PEERS)}"
+        )
     tell = render.warn if sys.stderr.isatty() else lambda _: None
-    report = context.run(suite.run(context.settings(), names, repeat, jobs, peers, tell))
+    report = context.run(suite.run(context.settings(), names, repeat, jobs, beside, tell))
     if as_json:
         render.json(report.value())
     elif markdown:

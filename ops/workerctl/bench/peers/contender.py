@@ -72,7 +72,7 @@ class PeerContender(Contender):
 
 @asynccontextmanager
 async def open_peer(peer: Peer, url: str, folder: Path) -> AsyncIterator[PeerContender]:
-    """With a new database on this server, gone afterwards. Raises UnavailableError or ProcessError when it does not work here."""
+    """With a new database on this server, gone afterwards. Raises UnavailableError or ContenderError when it does not work here."""
     command, environment = await peer.runner()
     async with database(url, f"_{peer.name}") as dsn:
         environment = {**environment, "DATABASE_URL": dsn}
