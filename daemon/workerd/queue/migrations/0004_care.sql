@@ -10,7 +10,7 @@ SET LOCAL lock_timeout = '100ms';
 ALTER TABLE workerd.ready
     DROP CONSTRAINT ready_attempt_check, DROP CONSTRAINT ready_failures_check, DROP CONSTRAINT ready_crashes_check,
     ADD CONSTRAINT ready_spent CHECK (failures >= 0 AND crashes >= 0 AND attempt >= failures + crashes) NOT VALID,
-    ADD CONSTRAINT ready_call CHECK (task <> '' AND jsonb_typeof(payload) = 'object') NOT VALID;
+    ADD CONSTRAINT ready_call CHECK (octet_length(task) > 0 AND jsonb_typeof(payload) = 'object') NOT VALID;
 
 -- part: scheduled: the same
 SET LOCAL lock_timeout = '3s';
@@ -19,7 +19,7 @@ SET LOCAL lock_timeout = '100ms';
 ALTER TABLE workerd.scheduled
     DROP CONSTRAINT scheduled_attempt_check, DROP CONSTRAINT scheduled_failures_check, DROP CONSTRAINT scheduled_crashes_check,
     ADD CONSTRAINT scheduled_spent CHECK (failures >= 0 AND crashes >= 0 AND attempt >= failures + crashes) NOT VALID,
-    ADD CONSTRAINT scheduled_call CHECK (task <> '' AND jsonb_typeof(payload) = 'object') NOT VALID;
+    ADD CONSTRAINT scheduled_call CHECK (octet_length(task) > 0 AND jsonb_typeof(payload) = 'object') NOT VALID;
 
 -- part: lease: tickets and requests to cancel up to the last ticket
 SET LOCAL lock_timeout = '3s';
