@@ -69,17 +69,18 @@ class Claimer:
         self._blocked = False  # the last claim met a job that waits for a free worker
         self._dusk = 0  # the transaction id at which the lanes were found empty; 0: they were not
         self._claim_at = 0.0
+        self._look_at = 0.0  # when to look for jobs though nothing was heard of any
         self._settle_at = 0.0
         self._tally_at = 0.0
         self._last_chance = max(1, settings.max_crashes - 1)
         self.ready = asyncio.Event()  # set while connected
 
-    async def run(self) -> None:
+    async def run(self, first: Connection) -> None:
         """Run until closed and everything that ended is written; survives the loss of its connection."""
         backoff = 0.0
         while not self._finished:
             try:
-                connection = await connect(self._dsn, self._name)
+                connection = await connect(self._dsn, self._name) if first.is_closed() else first
                 try:
                     await self._serve(connection)
                 finally:
@@ -122,6 +123,7 @@ class Claimer:
         await connection.add_listener("workerd", self._notified)
         connection.add_termination_listener(lambda _: self._wake.set())
         self._lows.clear()
+        self._dusk = 0
         self._hungry = True
         self._settle_at = 0.0
         self._on_state("connected")
@@ -130,6 +132,7 @@ class Claimer:
             self._wake.clear()
             if not await self._turn(connection):
                 await self._rest(connection)
+        await asyncio.sleep(0)  # the last ends are counted
         await self._write_tallies(connection)
 
     async def _turn(self, connection: Connection) -> bool:
@@ -197,37 +200,40 @@ class Claimer:
             rest=True,
         )
         ended = self._finisher.take(good=True)
+        self._hungry = False  # what is heard while the claim is under way counts for the next one
         began = monotonic()
         try:
             held, answer = await cycle(connection, node, ended, wanted)
         except BaseException as error:
             self._finisher.restore(ended)
-            return await self._refused(connection, error)
-        self._ended(ended, held)
+            self._hungry = True
+            if not isinstance(error, (NodeDead, asyncpg.LockNotAvailableError)):
+                raise
+            await self._refused(connection, error)
+            return False
+        asyncio.get_running_loop().call_soon(self._ended, ended, held)  # counted while the next cycle is under way
         self._lows.learn(answer.lane, answer.last, monotonic() - began)
         if node != self._holdings.node:
             return True  # declared dead meanwhile: these jobs are somebody else's
         self._holdings.keep(answer.jobs)
         self._backlog.put(answer.jobs)
         self._blocked = answer.lane is not None and not answer.jobs and not free
-        self._hungry = answer.lane is not None and not self._blocked
+        if answer.lane is not None and not self._blocked:
+            self._hungry = True
         self._dusk = 0 if answer.lane else self._dusk or answer.next_xid
         self._lows.settled = answer.lane is None and answer.oldest_xid >= self._dusk
         return self._hungry
 
-    async def _refused(self, connection: Connection, error: BaseException) -> bool:
-        """What a cycle that wrote nothing leaves to do."""
-        match error:
-            case NodeDead():
-                self._hungry = False
-                self._on_dead()
-            case asyncpg.LockNotAvailableError():
-                log.warning("a lane is locked by another session: %s; what ends is written meanwhile", error)
-                self._claim_at = monotonic() + LOCKED_PATIENCE
-                await self._write(connection, good=True)
-            case _:
-                raise error
-        return False
+    async def _refused(self, connection: Connection, error: NodeDead | asyncpg.LockNotAvailableError) -> None:
+        """A cycle wrote nothing, for the node was declared dead or the lane stays locked; it has ended our sleep."""
+        self._dusk, self._lows.settled = 0, False
+        if isinstance(error, NodeDead):
+            self._hungry = False  # until it is born anew
+            self._on_dead()
+        else:
+            log.warning("a lane is locked by another session: what ends is written, nothing is claimed meanwhile")
+            self._claim_at = monotonic() + LOCKED_PATIENCE
+            await self._write(connection, good=True)
 
     def _ended(self, batch: list[Finished], held: list[bool]) -> None:
         self._finisher.settle(batch, held)
@@ -236,6 +242,7 @@ class Claimer:
             if end.job.crashes >= self._last_chance:  # claims passed over others of its kind
                 self._lows.want_sweep()
                 self._hungry = True
+                self._wake.set()
 
     @property
     def _free(self) -> bool:
@@ -288,7 +295,7 @@ class Claimer:
     async def _rest(self, connection: Connection) -> None:
         """Sleep until something happens, or until it is time to look again: nothing depends on notifications."""
         now = monotonic()
-        look_at = min(now + self._settings.poll_interval * random.uniform(0.8, 1.2), self._lows.wants_sweep_at)
+        look_at = min(self._look_at, self._lows.wants_sweep_at)
         until = [self._settle_at, look_at]
         if self._finisher.has_tallies:
             until.append(self._tally_at)
@@ -303,6 +310,7 @@ class Claimer:
                 await self._wake.wait()
         except TimeoutError:
             if monotonic() >= look_at:
+                self._look_at = monotonic() + self._settings.poll_interval * random.uniform(0.8, 1.2)
                 self._lows.want_sweep()
                 self._hungry = True
         if connection.is_closed():

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from workerd.config import Settings
     from workerd.locate import Location
+    from workerd.queue.database import Connection
     from workerd.tasks import Task
 
 PULSE = 1.0  # seconds between two measurements of the loop's lag
@@ -81,16 +82,20 @@ class Daemon:
     async def run(self) -> None:
         """Work until told to stop. Raises WorkerdError when it cannot start."""
         self._supervisor.starting()
-        await self._prepare()
-        await self._control.start()
         self._lease = LeaseThread(
             self._where.direct, self._registration(), self._figures, self._holdings.node, self._reborn_threadsafe()
         )
-        queue = await self._open_queue()
+        self._lease.start()
         try:
+            queue, connection = await self._connect()
+        except BaseException:
+            self._lease.leave()
+            raise
+        try:
+            await self._control.start()
             await self._lease.register()
             async with asyncio.TaskGroup() as group:
-                await self._work(group, queue)
+                await self._work(group, queue, connection)
                 if self._executor.running:  # handlers that do not end would keep the group waiting
                     await self._leave(queue)
                     logging.shutdown()
@@ -106,17 +111,25 @@ class Daemon:
         await self._control.stop()
         log.info("stopped: %s", self._status.line())
 
-    async def _prepare(self) -> None:
-        """Bring the schema up to date and make known what this daemon runs."""
+    async def _connect(self) -> tuple[Queue, Connection]:
+        """The pool, and the claimer's first connection, on which the schema was brought up to date."""
         log.info("database: %s%s", location(self._where.url), " (embedded)" if self._where.embedded else "")
-        connection = await connect(self._where.direct, self._name)
+        opening = asyncio.create_task(self._open_queue(), name="pool")
         try:
-            for migration in await migrate.upgrade(connection):
-                log.info("schema: applied migration %s %s", migration.version, migration.name)
-            await prune.add_days(connection, ttls(self._settings, self._tasks))
-            await node.declare_tasks(connection, self._tasks.values(), self._settings.max_retries)
-        finally:
-            await connection.close()
+            connection = await connect(self._where.direct, self._name)
+            await self._prepare(connection)
+        except BaseException:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)  # it failed for the same reason
+            raise
+        return await opening, connection
+
+    async def _prepare(self, connection: Connection) -> None:
+        """Bring the schema up to date and make known what this daemon runs."""
+        for migration in await migrate.upgrade(connection):
+            log.info("schema: applied migration %s %s", migration.version, migration.name)
+        await prune.add_days(connection, ttls(self._settings, self._tasks))
+        await node.declare_tasks(connection, self._tasks.values(), self._settings.max_retries)
 
     async def _open_queue(self) -> Queue:
         settings = self._settings
@@ -127,11 +140,11 @@ class Daemon:
         client.set_default(queue)
         return queue
 
-    async def _work(self, group: asyncio.TaskGroup, queue: Queue) -> None:
+    async def _work(self, group: asyncio.TaskGroup, queue: Queue, connection: Connection) -> None:
         host = DaemonHost(self._settings, queue, self._executor, self._holdings)
         self._executor.host = host
         self._install_signals()
-        claimer = group.create_task(self._claimer.run(), name="claimer")
+        claimer = group.create_task(self._claimer.run(connection), name="claimer")
         self._workers.start(group, self._settings.workers)
         helpers = [
             group.create_task(

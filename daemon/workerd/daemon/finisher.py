@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from workerd.config import Settings
     from workerd.queue.database import Connection
     from workerd.queue.finish import Finished
+    from workerd.queue.lane import Lane
     from workerd.queue.node import Figures
 
 BATCH = 500
@@ -33,6 +35,7 @@ class Finisher:
         self._figures = figures
         self._wake = wake
         self._tallies: dict[tuple[str, str], Tally] = {}
+        self._last: tuple[str, Lane | None, Tally] = "", None, Tally()  # task and lane of the one counted last
         self._which = settings.log_jobs
         self._oldest = 0.0  # monotonic
         self._second = (0, 0)  # the current second and how many finished in it
@@ -75,14 +78,15 @@ class Finisher:
 
     def settle(self, batch: list[Finished], held: list[bool]) -> None:
         """Count a batch that was written; `held` tells for each whether its lease still held it."""
-        self._pace(len(batch))
+        slow = self._logged_from(len(batch))
         for end, mine in zip(batch, held, strict=True):
-            if mine:
-                self._count(end, end.outcome.ending)
-            elif end.committed:
-                self._count(end, "succeeded")
-            else:
+            if not mine and not end.committed:
                 self._lost(end)
+                continue
+            ending = end.outcome.ending if mine else "succeeded"
+            self._count(end, ending)
+            if end.ran >= slow or ending in ("failed", "retry"):
+                self._log(end, ending)
 
     @property
     def has_tallies(self) -> bool:
@@ -91,6 +95,7 @@ class Finisher:
     def take_tallies(self) -> dict[tuple[str, str], Tally]:
         """The counters since the last call; give them back with `restore_tallies` when they could not be written."""
         taken, self._tallies = self._tallies, {}
+        self._last = "", None, Tally()
         return taken
 
     def restore_tallies(self, tallies: dict[tuple[str, str], Tally]) -> None:
@@ -98,11 +103,15 @@ class Finisher:
             self._tallies.setdefault(key, Tally()).merge(tally)
 
     def _count(self, end: Finished, ending: str) -> None:
-        key = (end.job.task, end.job.lane.queue)
-        tally = self._tallies.get(key)
-        if tally is None:
-            tally = self._tallies[key] = Tally()
+        job = end.job
+        if job.task == self._last[0] and job.lane is self._last[1]:  # as most do
+            tally = self._last[2]
+        else:
+            tally = self._tallies.setdefault((job.task, job.lane.queue), Tally())
+            self._last = job.task, job.lane, tally
         tally.run[bucket(end.ran)] += 1
+        if job.attempt == 1:
+            tally.wait[bucket(job.waited)] += 1
         if ending == "succeeded":
             tally.succeeded += 1
             self._figures.done += 1
@@ -113,9 +122,6 @@ class Finisher:
             tally.cancelled += 1
         elif ending == "retry":
             tally.retried += 1
-        if end.job.attempt == 1:
-            tally.wait[bucket(end.job.waited)] += 1
-        self._log(end, ending)
 
     def _lost(self, end: Finished) -> None:
         self._figures.lost += 1
@@ -125,8 +131,6 @@ class Finisher:
         )  # fmt: skip
 
     def _log(self, end: Finished, ending: str) -> None:
-        if ending in ("succeeded", "cancelled", "snooze", "returned") and not self._wanted(end.ran):
-            return  # most ends, at a high rate
         fields = {
             "job": end.job.id,
             "task": end.job.task,
@@ -152,17 +156,14 @@ class Finisher:
         else:
             log.info("job %s %s %s in %.3f s", end.job.id, end.job.task, ending, end.ran, extra=fields)
 
-    def _pace(self, ends: int) -> None:
-        """Count the ends of this second."""
+    def _logged_from(self, ends: int) -> float:
+        """Seconds from which on an ordinary end is logged: at once below 100 a second, unless LOG_JOBS says otherwise."""
+        if self._which is not None:
+            return {"all": 0.0, "slow": SLOW, "failures": math.inf}[self._which]
         now = int(monotonic())
         second, count = self._second
         self._second = (now, count + ends if second == now else ends)
-
-    def _wanted(self, ran: float) -> bool:
-        """Whether an ordinary end is logged: all below 100 jobs/s, else the slow ones, unless LOG_JOBS says otherwise."""
-        if self._which is not None:
-            return self._which == "all" or (self._which == "slow" and ran >= SLOW)
-        return self._second[1] <= QUIET_RATE or ran >= SLOW
+        return 0.0 if self._second[1] <= QUIET_RATE else SLOW
 
 
 async def write(connection: Connection, node: int, ended: list[Finished]) -> list[bool]:

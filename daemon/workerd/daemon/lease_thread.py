@@ -6,6 +6,7 @@ It has a loop and a connection of its own, so that a busy main loop does not loo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from concurrent.futures import Future
@@ -45,6 +46,7 @@ class LeaseThread(threading.Thread):
         self._on_reborn = on_reborn
         self._node = node_id
         self._registered: Future[None] = Future()
+        self._schema = threading.Event()  # set when there is a schema to register in, or nothing to wait for any more
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending = asyncio.Event()
         self._cut = asyncio.Event()
@@ -52,15 +54,17 @@ class LeaseThread(threading.Thread):
         self._leaving = False
 
     async def register(self) -> None:
-        """Start the thread; returns when the node is registered. Raises DatabaseError when it cannot be."""
-        self.start()
+        """Returns when the started thread, which has connected meanwhile, has registered the node. Raises DatabaseError when it cannot."""
+        self._schema.set()
         await asyncio.wrap_future(self._registered)
 
     def leave(self) -> None:
         """Deregister and end the thread; the node must hold nothing any more."""
         self._leaving = True
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._ending.set)
+            with contextlib.suppress(RuntimeError):  # the thread has ended already
+                self._loop.call_soon_threadsafe(self._ending.set)
+        self._schema.set()
 
     def beat_now(self) -> None:
         """Beat at once; callable from any thread."""
@@ -97,6 +101,9 @@ class LeaseThread(threading.Thread):
         self._cut.clear()
         connection.add_termination_listener(lambda _: self._cut.set())
         if not self._registered.done():
+            await asyncio.to_thread(self._schema.wait)
+            if self._leaving:
+                return
             await self._enter(connection)
             self._registered.set_result(None)
         else:

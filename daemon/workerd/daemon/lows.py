@@ -36,6 +36,7 @@ class Lows:
     def clear(self) -> None:
         """Forget all bounds: what happened meanwhile was not heard of."""
         self._low.clear()
+        self.settled = False
         self._sweep_wanted, self._sweep_at = True, 0.0
 
     def set_lanes(self, lanes: list[Lane]) -> bool:

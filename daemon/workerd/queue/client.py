@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
+    from asyncpg.pool import PoolConnectionProxy
+
     from workerd.job import AnyConnection
     from workerd.tasks import Task
 
@@ -73,7 +75,7 @@ class Queue:
         finally:
             await self._pool.release(acquired)
 
-    async def _acquire(self) -> AnyConnection:
+    async def _acquire(self) -> PoolConnectionProxy[asyncpg.Record]:
         try:
             return await self._pool.acquire(timeout=self._acquire_timeout)
         except TimeoutError as error:

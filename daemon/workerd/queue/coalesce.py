@@ -13,10 +13,14 @@ from workerd.queue.enqueue import Options, many, one
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    import asyncpg
+    from asyncpg.pool import PoolConnectionProxy
+
     from workerd.job import AnyConnection
 
-    Acquire = Callable[[], Awaitable[AnyConnection]]
-    Release = Callable[[AnyConnection], Awaitable[None]]
+    Pooled = PoolConnectionProxy[asyncpg.Record]
+    Acquire = Callable[[], Awaitable[Pooled]]
+    Release = Callable[[Pooled], Awaitable[None]]
 
 BATCH = 999  # single enqueues that go into one statement at most
 LINGER = 0.05  # seconds that the connection is kept for the next call: taking it from the pool and back costs as much as an enqueue
@@ -124,12 +128,12 @@ class _Kept:
     def __init__(self, acquire: Acquire, release: Release) -> None:
         self._acquire = acquire
         self._release = release
-        self._connection: AnyConnection | None = None
+        self._connection: Pooled | None = None
         self._taken = self._used = 0.0  # monotonic
         self._in_use = False
         self._keeper: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> AnyConnection:
+    async def __aenter__(self) -> Pooled:
         """The one that is kept, or another one of the pool. Raises DatabaseError."""
         if self._connection is not None and (monotonic() - self._taken > MOST or self._connection.is_closed()):
             await self.let_go()
@@ -153,6 +157,8 @@ class _Kept:
             await self._release(connection)
 
     async def _keep(self) -> None:
-        while self._in_use or monotonic() < self._used + LINGER:
-            await asyncio.sleep(LINGER)
-        await self.let_go()
+        await asyncio.sleep(LINGER)
+        if self._in_use or monotonic() < self._used + LINGER:
+            self._keeper = asyncio.create_task(self._keep(), name="enqueue connection")
+        else:
+            await self.let_go()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from workerd.queue.database import Connection
 
-_CYCLE = f"SELECT * FROM workerd.cycle({', '.join(f'${place}' for place in range(1, 20))})"
+_CYCLE = f"SELECT * FROM workerd.cycle({', '.join(f'${place}' for place in range(1, 20))})"  # noqa: S608 - placeholders
 
 
 async def cycle(

@@ -24,6 +24,7 @@ _LEAVE = """
     UPDATE workerd.node SET dead_at = clock_timestamp(), stopped = true, busy = 0, jobs_done = $2, jobs_failed = $3
     WHERE id = $1 AND dead_at IS NULL
 """
+_TASKS = "SELECT name, queue, priority, max_retries FROM workerd.task"
 _DECLARE_TASKS = """
     INSERT INTO workerd.task (name, queue, priority, max_retries) SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::int[])
     ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, priority = excluded.priority, max_retries = excluded.max_retries
@@ -86,8 +87,11 @@ async def declare_tasks(connection: Connection, tasks: Iterable[Task[..., Any]],
     others until that transaction ends.
     """
     rows = sorted((t.name, t.queue, t.priority, max_retries if t.retry.max is None else t.retry.max) for t in tasks)
-    await connection.execute(_DECLARE_TASKS, *(list(column) for column in zip(*rows, strict=True)))
-    await connection.execute(_MAKE_LANES, [row[1] for row in rows], [row[2] for row in rows])
+    if {tuple(row) for row in await connection.fetch(_TASKS)}.issuperset(rows):
+        return  # as at most starts
+    async with connection.transaction():
+        await connection.execute(_DECLARE_TASKS, *(list(column) for column in zip(*rows, strict=True)))
+        await connection.execute(_MAKE_LANES, [row[1] for row in rows], [row[2] for row in rows])
 
 
 async def beat(connection: Connection, node: int, figures: Figures) -> bool:

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
 # One migration or pruner at a time may change partitions.
 _LOCK = "SELECT pg_advisory_xact_lock('workerd.history'::regclass::oid::int, 0)"
+_MISSING = """
+    SELECT EXISTS (
+        SELECT (now() AT TIME ZONE 'UTC' + make_interval(secs => ttl))::date + ahead
+        FROM unnest($1::float8[]) ttl, generate_series(1, 3) ahead
+        EXCEPT SELECT day FROM workerd.history_day)
+"""
 _EXPIRED = "SELECT day FROM workerd.history_day WHERE day < (now() AT TIME ZONE 'UTC')::date ORDER BY day"
 _REMNANTS = """
     WITH old_nodes AS (DELETE FROM workerd.node n WHERE n.dead_at < now() - make_interval(secs => $1)
@@ -24,10 +30,13 @@ KEEP = 35 * 86400.0  # seconds that dead nodes and counters are kept, at least a
 
 async def add_days(connection: Connection, ttls: Iterable[float]) -> None:
     """Make the partitions that jobs with these TTLs (seconds) need within the next two days."""
+    wanted = sorted({ttl for ttl in ttls if ttl > 0})
+    if not await connection.fetchval(_MISSING, wanted):
+        return
     async with connection.transaction():
         await connection.execute("SET LOCAL lock_timeout = '5s'")
         await connection.execute(_LOCK)
-        await connection.execute("SELECT workerd.add_history_days($1)", sorted({t for t in ttls if t > 0}))
+        await connection.execute("SELECT workerd.add_history_days($1)", wanted)
 
 
 async def prune(connection: Connection, longest_ttl: float) -> list[str]:

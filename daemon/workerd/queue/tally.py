@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 BUCKETS = 120
 STEP = 1.2  # each bucket is 20 % wider than the one before; the first ends at 0.01 ms, the last at 9 hours
 _FIRST_MS = 0.01
-_LOG_STEP = math.log(STEP)
+_BOUNDS = [_FIRST_MS * STEP**place for place in range(BUCKETS)]
 
 _ADD = """
     INSERT INTO workerd.tally AS t (slot, node, task, queue, succeeded, failed, cancelled, retried, run, wait)
@@ -27,10 +27,7 @@ _ADD = """
 
 def bucket(seconds: float) -> int:
     """The place of a duration in a histogram."""
-    ms = seconds * 1000
-    if ms <= _FIRST_MS:
-        return 0  # as most of those that do nothing
-    return min(BUCKETS - 1, math.ceil(math.log(ms / _FIRST_MS) / _LOG_STEP))
+    return bisect_left(_BOUNDS, seconds * 1000, 0, BUCKETS - 1)
 
 
 def quantile(histogram: list[int], share: float) -> float | None:
@@ -42,8 +39,8 @@ def quantile(histogram: list[int], share: float) -> float | None:
     for place, count in enumerate(histogram):
         seen += count
         if seen >= share * total:
-            return float(_FIRST_MS * STEP**place)
-    return float(_FIRST_MS * STEP ** (len(histogram) - 1))
+            return _BOUNDS[place]
+    return _BOUNDS[-1]
 
 
 def _histogram() -> list[int]:

@@ -13,7 +13,7 @@ CREATE TYPE workerd.answer AS (
     payload text[],                      -- NULL, as a whole or in parts: ask workerd.payloads
     marks jsonb,                         -- [pos, attempts spent, failures, crashes, max_retries, key] of the jobs that have any of it
     asleep boolean,                      -- nothing was there, and the next enqueue into one of the lanes notifies
-    oldest_xid bigint, next_xid bigint   -- where nothing was there: transactions that could still commit tickets drawn before are between
+    oldest_xid bigint, next_xid bigint   -- then: transactions that could still commit tickets drawn before are between
 );
 
 -- Daemons that found nothing hold a shared lock of each of their lanes while they sleep. It goes with their session.
@@ -40,6 +40,12 @@ BEGIN
     RETURN workerd.lane_of(coalesce(to_queue, a_queue, 'default'), coalesce(to_priority, a_priority, 0));
 END $$;
 
+-- A look of its own, whose plan does not depend on how many keys there were when it was made.
+CREATE FUNCTION workerd.key_holder(a_key text) RETURNS bigint LANGUAGE plpgsql VOLATILE SET enable_seqscan = off AS $$
+BEGIN
+    RETURN (SELECT k.id FROM workerd.key k WHERE k.key = a_key);
+END $$;
+
 CREATE OR REPLACE FUNCTION workerd.enqueue(
     task text, payload jsonb DEFAULT '{}', queue text DEFAULT NULL, priority int DEFAULT NULL, run_at timestamptz DEFAULT NULL,
     key text DEFAULT NULL, max_retries int DEFAULT NULL, delay interval DEFAULT NULL
@@ -64,8 +70,8 @@ BEGIN
         LOOP
             INSERT INTO workerd.key (key, id) VALUES (enqueue.key, new_id) ON CONFLICT DO NOTHING;
             EXIT WHEN FOUND;
-            SELECT k.id INTO holder FROM workerd.key k WHERE k.key = enqueue.key;
-            IF FOUND THEN
+            holder := workerd.key_holder(enqueue.key);
+            IF holder IS NOT NULL THEN
                 RETURN holder;
             END IF;  -- the holder finished between the two statements: try again
         END LOOP;
@@ -149,14 +155,15 @@ BEGIN
             END IF;
         END LOOP;
         EXIT WHEN got.lane IS NOT NULL OR got.asleep OR NOT a_rest;
-        -- one more time where it is held already: there must not be a moment in which it is not
+        -- one more time where they are held already: there must not be a moment in which they are not
         PERFORM pg_advisory_lock_shared('workerd.queue'::regclass::oid::int, k)
             FROM (SELECT DISTINCT workerd.sleep_lock(lane) FROM unnest(a_lanes) lane) AS locks(k);
+        -- after the locks, and before the look that ends this: what commits in between is neither seen nor counted as ended
+        got.oldest_xid := pg_snapshot_xmin(pg_current_snapshot())::text;
+        got.next_xid := pg_snapshot_xmax(pg_current_snapshot())::text;
         got.asleep := true;
     END LOOP;
     IF got.lane IS NULL THEN
-        got.oldest_xid := pg_snapshot_xmin(pg_current_snapshot())::text;
-        got.next_xid := pg_snapshot_xmax(pg_current_snapshot())::text;
         RETURN got;
     END IF;
     got.asleep := false;
