@@ -67,6 +67,7 @@ PEERS = (
         ("pgqueuer[asyncpg]==1.6.0", "uvloop==0.23.0"),
         clear="TRUNCATE pgqueuer, pgqueuer_log",
         newest="SELECT id FROM pgqueuer ORDER BY id DESC LIMIT 1",
+        share=0.5,
     ),
     Peer(
         "procrastinate",
@@ -92,6 +93,6 @@ PEERS = (
             SELECT 1 WHERE (SELECT sum(next_lane_seq - first_lane_seq) FROM awa.ready_segments)
                 > (SELECT coalesce(sum(completed_count), 0) FROM awa.receipt_completion_batches)
         """,
-        share=0.25,
+        share=0.1,
     ),
 )

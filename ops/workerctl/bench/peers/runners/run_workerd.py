@@ -14,12 +14,14 @@ DSN = os.environ["DATABASE_URL"]
 CHUNK = 20_000  # jobs a call
 
 
-async def fill(jobs: int, task: str = "noop", payload: dict[str, Any] | None = None) -> float:
+async def fill(jobs: int, task: str = "noop", payload: dict[str, Any] | None = None, **options: Any) -> float:
     """Enqueue so many in one transaction; returns when its commit was known."""
     async with Queue.connect(DSN) as queue, queue.connection() as connection:
         async with connection.transaction():
             for first in range(0, jobs, CHUNK):
-                await queue.enqueue_many(task, [payload or {}] * min(CHUNK, jobs - first), connection=connection)
+                await queue.enqueue_many(
+                    task, [payload or {}] * min(CHUNK, jobs - first), connection=connection, **options
+                )
         return time.monotonic()
 
 
