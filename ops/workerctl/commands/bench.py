@@ -15,7 +15,8 @@ def bench(
         int, typer.Option(min=100, max=1_000_000, help="Size of a short drain; long ones are six times that.")
     ] = 20_000,
     only: Annotated[
-        str | None, typer.Option(help="drain, fleet, snapshot, enqueue, latency, backlog; comma separated.")
+        str | None,
+        typer.Option(help="drain, fleet, snapshot, enqueue, latency, backlog; comma separated; all with --peers."),
     ] = None,
     peers: Annotated[
         bool, typer.Option("--peers", help="Beside other systems, installed into the user's cache.")
@@ -35,7 +36,7 @@ def bench(
 
     if markdown and as_json:
         raise typer.BadParameter("--markdown and --json exclude each other")
-    names = [name.strip() for name in only.split(",")] if only is not None else suite.USUAL
+    names = [name.strip() for name in only.split(",")] if only is not None else suite.SUITE if peers else suite.USUAL
     if unknown := [name for name in names if name not in suite.SUITE]:
         raise typer.BadParameter(f"--only {', '.join(unknown)}: there are {', '.join(suite.SUITE)}")
     beside = [one for one in PEERS if peers or one.name in (peer or ())]

@@ -1,7 +1,8 @@
 -- One round trip a batch: what has succeeded is finished and the next jobs are claimed. Locks in the order of 0002.
 --
 -- Statements whose best plan is an index scan whatever the statistics say are planned once (generic), with the other scans switched off:
--- to plan for 500 given tickets anew takes longer than to delete them.
+-- to plan for 500 given tickets anew takes longer than to delete them. Nor is anything compiled, which the estimates for a large table
+-- would have the server do at each call, and which takes longer than the call.
 
 -- What a claim answers, and before it, the attempts that a finish no longer owned. Element by element, in order of tickets: the jobs.
 CREATE TYPE workerd.answer AS (
@@ -27,6 +28,14 @@ CREATE FUNCTION workerd.wake(a_lane int) RETURNS boolean LANGUAGE sql VOLATILE A
     SELECT CASE WHEN pg_try_advisory_lock('workerd.queue'::regclass::oid::int, a_lane & 63)
         THEN NOT pg_advisory_unlock('workerd.queue'::regclass::oid::int, a_lane & 63) ELSE pg_notify('workerd', 'ready') IS NOT NULL END
 $$;
+
+-- As before, with its plan kept: it is asked at each end of a batch.
+CREATE OR REPLACE FUNCTION workerd.expiry(a_ttl double precision) RETURNS date LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN coalesce(
+        (SELECT min(day) FROM workerd.history_day WHERE day > ((now() + make_interval(secs => a_ttl)) AT TIME ZONE 'UTC')::date),
+        (SELECT max(day) FROM workerd.history_day));
+END $$;
 
 -- The lane of a call: queue and priority as given, else as the task was declared, else the default.
 CREATE FUNCTION workerd.lane_for(a_task text, a_queue text, a_priority int) RETURNS int LANGUAGE plpgsql VOLATILE AS $$
@@ -135,7 +144,7 @@ CREATE FUNCTION workerd.claim(
     a_node bigint, a_n bigint, a_lanes int[], a_lows bigint[], a_batch int, a_tasks text[], a_free boolean, a_alone boolean,
     a_last_chance int, a_rest boolean
 ) RETURNS workerd.answer
-LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     got workerd.answer;
     low bigint;
@@ -213,7 +222,7 @@ CREATE FUNCTION workerd.keep_succeeded(
     a_node bigint, a_n bigint, a_lane int, a_tickets int8multirange, k_n bigint[], k_pos bigint[], k_ran double precision[],
     k_result text[], k_ttl double precision[], k_progress real[], a_moment timestamptz
 ) RETURNS int
-LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     moved int;
@@ -242,7 +251,7 @@ CREATE FUNCTION workerd.finish_succeeded(
     a_node bigint, a_n bigint[], a_from bigint[], a_to bigint[],
     k_n bigint[], k_pos bigint[], k_ran double precision[], k_result text[], k_ttl double precision[], k_progress real[],
     OUT lost_n bigint[], OUT lost_pos bigint[]
-) LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+) LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     held workerd.lease;
@@ -321,3 +330,10 @@ BEGIN
     PERFORM workerd.wake(l) FROM unnest(lanes) l;
     SELECT extract(epoch FROM min(s.run_at) - clock_timestamp()) INTO next_in FROM workerd.scheduled s;
 END $$;
+
+ALTER FUNCTION workerd.finish SET jit = off;
+ALTER FUNCTION workerd.give_back SET jit = off;
+ALTER FUNCTION workerd.rescue SET jit = off;
+ALTER FUNCTION workerd.cancel SET jit = off;
+ALTER FUNCTION workerd.drop_cancelled SET jit = off;
+ALTER FUNCTION workerd.stage SET jit = off;
