@@ -167,9 +167,10 @@ BEGIN
         -- one more time where they are held already: there must not be a moment in which they are not
         PERFORM pg_advisory_lock_shared('workerd.queue'::regclass::oid::int, k)
             FROM (SELECT DISTINCT workerd.sleep_lock(lane) FROM unnest(a_lanes) lane) AS locks(k);
-        -- after the locks, and before the look that ends this: what commits in between is neither seen nor counted as ended
+        -- After the locks, and before the look that ends this: what commits in between is neither seen nor counted as ended.
+        -- In this order, and by an id of our own: transactions may run whose ids are not below the snapshot's xmax.
         got.oldest_xid := pg_snapshot_xmin(pg_current_snapshot())::text;
-        got.next_xid := pg_snapshot_xmax(pg_current_snapshot())::text;
+        got.next_xid := pg_current_xact_id()::text;
         got.asleep := true;
     END LOOP;
     IF got.lane IS NULL THEN
