@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
+from statistics import mean
 from typing import TYPE_CHECKING
 
 from workerctl.bench.drain import drain
@@ -12,33 +13,40 @@ from workerctl.bench.site import MANY
 from workerd.queue.database import connect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from typing import Any
 
     from workerctl.bench.site import Site
 
 
+BESIDE = {
+    "snapshot": ("an old snapshot", "repeatable_read", "SELECT count(*) FROM workerd.lane"),
+    "xid": ("an old transaction with an id", "read_committed", "SELECT pg_current_xact_id()::text"),
+}
+
+
 async def snapshot(site: Site) -> list[Figure]:
-    """Without one, beside an old snapshot, and beside a transaction that has an id; all of them older than the jobs."""
-    jobs = MANY * site.jobs
-    beside: dict[str, Callable[[], AbstractAsyncContextManager[Any]]] = {
-        "": nullcontext,
-        "snapshot": lambda: _transaction(site, "repeatable_read", "SELECT count(*) FROM workerd.lane"),
-        "xid": lambda: _transaction(site, "read_committed", "SELECT pg_current_xact_id()::text"),
-    }
+    """Beside a transaction that has a snapshot and one that has an id, both older than the jobs; before and after that without."""
+    jobs, who, figures = MANY * site.jobs, site.ours.title, []
+    without = [await _drain(site, jobs)]
     rates = {}
-    for held in site.in_order(list(beside)):
-        async with beside[held]():
-            await site.ours.lay(jobs)
-            rates[held] = (await drain(site.ours, jobs)).rate
-    figures = []
-    for held, what in (("snapshot", "beside an old snapshot"), ("xid", "beside an old transaction with an id")):
-        whole, key, who = f"drain of {jobs:,} {what}", f"drain_old_{held}", site.ours.title
+    for held in site.in_order(list(BESIDE)):
+        _, isolation, first = BESIDE[held]
+        async with _transaction(site, isolation, first):
+            rates[held] = await _drain(site, jobs)
+    without.append(await _drain(site, jobs))
+    for held, rate in rates.items():
+        what, key = f"drain of {jobs:,} beside {BESIDE[held][0]}", f"drain_old_{held}"
         figures += [
-            Figure(key, whole, who, "jobs/s", rates[held]),
-            Figure(f"{key}_ratio", f"{whole}, against without", who, "ratio", rates[held] / rates[""]),
+            Figure(key, what, who, "jobs/s", rate),
+            Figure(f"{key}_ratio", f"{what}, against without", who, "ratio", rate / mean(without)),
         ]
     return figures
+
+
+async def _drain(site: Site, jobs: int) -> float:
+    await site.ours.lay(jobs)
+    return (await drain(site.ours, jobs)).rate
 
 
 @asynccontextmanager

@@ -36,7 +36,8 @@ def bench(
 
     if markdown and as_json:
         raise typer.BadParameter("--markdown and --json exclude each other")
-    names = [name.strip() for name in only.split(",")] if only is not None else suite.SUITE if peers else suite.USUAL
+    usual = list(suite.SUITE) if peers else suite.USUAL
+    names = [name.strip() for name in only.split(",")] if only is not None else usual
     if unknown := [name for name in names if name not in suite.SUITE]:
         raise typer.BadParameter(f"--only {', '.join(unknown)}: there are {', '.join(suite.SUITE)}")
     beside = [one for one in PEERS if peers or one.name in (peer or ())]
