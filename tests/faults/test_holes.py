@@ -26,7 +26,7 @@ from workerd.queue.rescue import declare_dead, look, rescue
 from workerd.queue.stage import stage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from workerd import Queue
     from workerd.settings import Settings
@@ -555,12 +555,15 @@ async def test_an_enqueue_notifies_while_somebody_sleeps_on_its_lane(db: DB, ses
     assert await heard.get() == "mark", "nobody sleeps"
     assert len((await doze(sleeper, 2, lane)).jobs) == 1
     assert (await doze(sleeper, 3, lane)).lane is lane
-    for n, enqueuing in enumerate(
-        (enqueue(db, lane), fill(db, lane, 1, "x"), stage_one(db, lane), fill(db, lane, 1, "y"))
-    ):
+    ways: list[Callable[[], Awaitable[Any]]] = [
+        lambda: enqueue(db, lane),
+        lambda: fill(db, lane, 1, "x"),
+        lambda: stage_one(db, lane),
+    ]
+    for n, way in enumerate(ways):
         await drowse(sleeper, 10 * n + 10, lane)
-        await enqueuing
-        assert await heard.get() == "ready"
+        await way()
+        assert await asyncio.wait_for(heard.get(), 3) == "ready"
     sleeper.terminate()
 
 
