@@ -1,0 +1,191 @@
+"""The attack: a fleet of nodes works with the functions of the queue while everything around it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from tests.faults.ledger import install, violations
+from tests.faults.node import FAILURES, Attacker
+from tests.faults.test_state_machine import DAY, TASK, broken
+from workerd.errors import DatabaseError
+from workerd.queue.database import connect
+from workerd.queue.lane import lanes
+from workerd.queue.rescue import rescue
+from workerd.queue.stage import stage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from workerd.queue.lane import Lane
+
+    DB = asyncpg.Connection[asyncpg.Record]
+
+NODES = 8
+WAITING = 400  # jobs that are kept waiting
+LOCK_LIMIT = 5.0  # seconds that anybody may wait for a lane
+NAME = "attack"
+
+_UNFINISHED = """
+    SELECT (SELECT count(*) FROM workerd.ready), (SELECT count(*) FROM workerd.scheduled), (SELECT count(*) FROM workerd.lease)
+"""
+_WAITING = """
+    SELECT max(clock_timestamp() - waitstart) > make_interval(secs => $1) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+"""
+
+
+@dataclass
+class Attack:
+    """The fleet on one database; `counts` tells what happened, `wrong` what must not."""
+
+    dsn: str
+    reconciles: bool = True
+    by_event: bool = False  # a death is an event: what its node holds is taken back once
+    settle_limit: float = 30.0
+    counts: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    async def run(self, seconds: float) -> list[str]:
+        """Attack for so long, let the fleet come to rest, and tell what was wrong."""
+        judge = await asyncpg.connect(self.dsn)
+        await judge.execute("SELECT workerd.lane_of('one', 0), workerd.lane_of('two', 3)")
+        await install(judge)
+        self.lanes: list[Lane] = await lanes(judge, [])
+        self.rest = asyncio.Event()  # set when nothing fails any more and all shall end
+        self.over = asyncio.Event()
+        async with asyncpg.create_pool(self.dsn, min_size=1, max_size=5) as self.db:  # never cut
+            await self._go(seconds)
+        deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        wrong = [*self.wrong, *await broken(judge), *await violations(judge)]
+        wrong += ["a deadlock"] * await judge.fetchval(deadlocks)
+        await judge.close()
+        return wrong
+
+    async def _go(self, seconds: float) -> None:
+        self.nodes = [Attacker(self) for _ in range(NODES)]
+        async with asyncio.TaskGroup() as group:
+            for node in self.nodes:
+                group.create_task(node.work())
+            for service in (self._rescue, self._watch):
+                group.create_task(self._repeat(service, self.over))
+            for trouble in (self._enqueue, self._enqueue_late, self._kill, self._declare_dead, self._cancel):
+                group.create_task(self._repeat(trouble, self.rest))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.over.wait(), seconds)
+            self.rest.set()
+            await self._come_to_rest()
+            self.over.set()
+
+    async def _come_to_rest(self) -> None:
+        limit = monotonic() + self.settle_limit
+        while any(left := tuple(await self.db.fetchrow(_UNFINISHED) or ())):
+            if monotonic() > limit or self.wrong:
+                self.wrong.append(f"ready, scheduled and leased in the end: {left}")
+                return
+            await asyncio.sleep(0.05)
+
+    async def _repeat(self, step: Callable[[DB], Awaitable[None]], end: asyncio.Event) -> None:
+        """One step after the other on a connection that may be cut at any time."""
+        connection: DB | None = None
+        while not end.is_set():
+            try:
+                if connection is None or connection.is_closed():
+                    connection = await connect(self.dsn, NAME)
+                await step(connection)
+            except (*FAILURES, DatabaseError) as error:
+                self.judge(error)
+        if connection is not None:
+            connection.terminate()
+
+    def judge(self, error: BaseException) -> None:
+        """What a call may raise here, and what it must not."""
+        self.counts[type(error).__name__] += 1
+        if isinstance(
+            error, (asyncpg.DeadlockDetectedError, asyncpg.RaiseError, asyncpg.IntegrityConstraintViolationError)
+        ):
+            self.wrong.append(str(error))
+
+    async def _enqueue(self, db: DB) -> None:
+        if await db.fetchval("SELECT count(*) FROM workerd.ready") < WAITING:
+            lane = random.choice(self.lanes)
+            many = "SELECT count(*) FROM workerd.enqueue_many($1, array_fill('{}'::text, ARRAY[$2::int]), queue => $3, priority => $4)"
+            await db.execute(
+                "SELECT workerd.enqueue($1, queue => $2, priority => $3, delay => '50 ms')",
+                TASK,
+                lane.queue,
+                lane.priority,
+            )
+            await db.fetchval(many, TASK, random.choice([1, 5, 100]), lane.queue, lane.priority)
+        await asyncio.sleep(0.02)
+
+    async def _enqueue_late(self, db: DB) -> None:
+        """Behind every bound by the time it commits; if it does."""
+        lane = random.choice(self.lanes)
+        async with db.transaction():
+            await db.execute("SELECT workerd.enqueue($1, queue => $2, priority => $3)", TASK, lane.queue, lane.priority)
+            await asyncio.sleep(random.uniform(0.1, 1.5))
+        self.counts["late commits"] += 1
+
+    async def _kill(self, _: DB) -> None:
+        """End one or more sessions in the middle of whatever they do."""
+        cut = await self.db.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = $1 ORDER BY random() LIMIT $2",
+            NAME, random.choice([1, 1, 3]),
+        )  # fmt: skip
+        self.counts["killed"] += len(cut)
+        await asyncio.sleep(random.uniform(0.01, 0.15))
+
+    async def _declare_dead(self, _: DB) -> None:
+        """A node that may well live; it goes on until it hears of that."""
+        await asyncio.sleep(random.uniform(0.1, 0.4))
+        await self.declare(random.choice(self.nodes).id)
+        self.counts["declared dead while alive"] += 1
+
+    async def declare(self, node: int) -> None:
+        await self.db.execute(
+            "UPDATE workerd.node SET dead_at = clock_timestamp() WHERE id = $1 AND dead_at IS NULL", node
+        )
+        if self.by_event:
+            await self._take_from(node)
+
+    async def _take_from(self, node: int) -> None:
+        """What this node holds now, once and never again."""
+        await self.db.execute(
+            """WITH gone AS (DELETE FROM workerd.lease WHERE node = $1 RETURNING lane, tickets)
+            UPDATE workerd.ready r SET attempt = attempt + 1, crashes = crashes + 1
+            FROM gone WHERE r.lane = gone.lane AND r.pos <@ gone.tickets""",
+            node,
+        )
+
+    async def _rescue(self, db: DB) -> None:
+        if not self.by_event:
+            self.counts["rescued"] += len(await rescue(db, 10_000, DAY))
+        await stage(db)
+        await asyncio.sleep(0.03)
+
+    async def _cancel(self, db: DB) -> None:
+        await asyncio.sleep(0.01)
+        job = await db.fetchval(
+            "SELECT id FROM ledger WHERE what = 'in' ORDER BY seq DESC OFFSET $1 LIMIT 1", random.randint(0, 300)
+        )
+        if job is not None:
+            state = await db.fetchval("SELECT workerd.cancel($1, $2)", job, DAY)
+            self.counts[f"cancel: {state}"] += 1
+            if random.random() < 0.3:
+                await db.execute("SELECT workerd.retry($1)", job)
+
+    async def _watch(self, _: DB) -> None:
+        """Nobody may wait for a lane for long, and nobody may be the victim of a deadlock."""
+        waiting = await self.db.fetchval(_WAITING, LOCK_LIMIT)
+        if waiting:
+            self.wrong.append(f"somebody waits for a lane for more than {LOCK_LIMIT:g} s")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.over.wait(), 0.2)
