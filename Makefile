@@ -8,7 +8,7 @@ HOME_OF_RUN := DATABASE_URL= TASKS=invoices STATE_DIR=$(STATE) RUNTIME_DIR=$(STA
 CTL := $(HOME_OF_RUN) $(BIN)/workerctl
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run status logs ctl stop test check format samples bench-latency constraints clean
+.PHONY: help install install-dev run status logs ctl stop test test-server check format samples bench-latency constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -52,6 +52,13 @@ stop: ## stop the daemon of `make run` and its database
 
 test: $(VENV)/installed-dev ## unit and integration tests, on an embedded PostgreSQL of their own
 	@$(BIN)/python -m pytest
+
+# what depends on the server's version: the queue's functions, their plans, the schema
+SQL_TESTS := tests/faults/test_state_machine.py tests/faults/test_holes.py tests/integration/test_plans.py tests/integration/test_schema.py \
+	tests/integration/test_migrations.py tests/integration/test_jobs.py tests/integration/test_sql.py
+
+test-server: $(VENV)/installed-dev ## the tests of the queue on another PostgreSQL: make test-server PROGRAMS=/usr/lib/postgresql/15/bin
+	@WORKERD_TEST_PROGRAMS=$(PROGRAMS) $(BIN)/python -m pytest $(SQL_TESTS)
 
 check: $(VENV)/installed-dev ## formatting, lint, types (strict), direction of imports
 	@$(BIN)/ruff format --check .

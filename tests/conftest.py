@@ -15,6 +15,7 @@ import pytest
 
 from tests.support import ROOT, Ctl, DaemonProcess, InProcess
 from workerd import Queue, embedded
+from workerd.embedded import binaries
 from workerd.queue import migrate
 from workerd.settings import Settings
 
@@ -27,7 +28,7 @@ _number = count(1)
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No setting of the machine reaches a test, and no test writes into somebody's home."""
-    keep = {"PATH", "LANG", "TESTBED", "INVOICES", "WORKERD_TEST_SERVER", "TMPDIR", "VIRTUAL_ENV", "CI"}
+    keep = {"PATH", "LANG", "TESTBED", "INVOICES", "WORKERD_TEST_SERVER", "WORKERD_TEST_PROGRAMS", "TMPDIR", "VIRTUAL_ENV", "CI"}
     before = dict(os.environ)
     for name in before:
         if name not in keep and not name.startswith(("PYTEST", "PYTHON", "COV_", "SSL_", "PIP_")):
@@ -40,11 +41,17 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture(scope="session")
 def server(clean_environment: None) -> Iterator[str]:
-    """The address of a PostgreSQL on which tests may make databases: WORKERD_TEST_SERVER, else an embedded one."""
+    """The address of a PostgreSQL on which tests may make databases: WORKERD_TEST_SERVER, else an embedded one.
+
+    WORKERD_TEST_PROGRAMS names the directory of the programs of another version to run it with.
+    """
     given = os.environ.get("WORKERD_TEST_SERVER")
     if given:
         yield given
         return
+    programs = os.environ.get("WORKERD_TEST_PROGRAMS")
+    if programs:
+        binaries.find = lambda: Path(programs)
     state = Path(tempfile.mkdtemp(prefix="workerd-test-"))
     state.chmod(0o755)
     try:

@@ -222,6 +222,8 @@ class Claimer:
             self._hungry = True
         self._dusk = 0 if answer.lane else self._dusk or answer.next_xid
         self._lows.settled = answer.lane is None and answer.oldest_xid >= self._dusk
+        if len(answer.jobs) < batch:
+            await asyncio.sleep(0)  # there is time to begin these, and perhaps to end them, before the next cycle
         return self._hungry
 
     async def _refused(self, connection: Connection, error: NodeDead | asyncpg.LockNotAvailableError) -> None:

@@ -151,6 +151,8 @@ DECLARE
     taken int8multirange;
     size int;
     crashed bigint;
+    alive boolean;
+    ignored text;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'a claim needs READ COMMITTED';
@@ -177,12 +179,13 @@ BEGIN
         RETURN got;
     END IF;
     got.asleep := false;
-    PERFORM pg_advisory_unlock_all();  -- a claimer's session holds no others
-    IF NOT EXISTS (SELECT FROM workerd.node d WHERE d.id = a_node AND d.dead_at IS NULL) THEN
+    -- The lock, the leases and the rows in three statements in this order: each snapshot sees what the former waited for.
+    -- What is unlocked first is our sleep: a claimer's session holds no other locks.
+    SELECT pg_advisory_unlock_all(), workerd.lock_lane(got.lane), EXISTS (SELECT FROM workerd.node d WHERE d.id = a_node AND d.dead_at IS NULL)
+    INTO ignored, ignored, alive;
+    IF NOT alive THEN
         RAISE EXCEPTION 'node % was declared dead', a_node USING ERRCODE = 'WD001';
     END IF;
-    -- The lock, the leases and the rows in three statements in this order: each snapshot sees what the former waited for.
-    PERFORM workerd.lock_lane(got.lane);
     SELECT coalesce(range_agg(l.tickets), '{}') INTO taken FROM workerd.lease l WHERE l.lane = got.lane AND l.last >= low;
     SELECT array_agg(s.pos), array_agg(s.id), array_agg(s.task), array_agg(date_part('epoch', clock_timestamp() - s.queued_at)),
         array_agg(CASE WHEN pg_column_size(s.payload) <= 2048 THEN s.payload::text END),
@@ -308,6 +311,9 @@ DECLARE
     lost record;
     got workerd.answer;
 BEGIN
+    IF cardinality(a_n) + cardinality(k_n) = 0 THEN
+        RETURN workerd.claim(a_node, c_n, c_lanes, c_lows, c_batch, c_tasks, c_free, c_alone, c_last_chance, c_rest);
+    END IF;
     lost := workerd.finish_succeeded(a_node, a_n, a_from, a_to, k_n, k_pos, k_ran, k_result, k_ttl, k_progress);
     got := workerd.claim(a_node, c_n, c_lanes, c_lows, c_batch, c_tasks, c_free, c_alone, c_last_chance, c_rest);
     got.lost_n := lost.lost_n;
