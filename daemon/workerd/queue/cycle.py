@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from workerd.queue.claim import Answer, Wanted, read, refusal
+from workerd.queue.claim import Answer, Wanted, claim, read, refusal
 from workerd.queue.finish import Finished, owned, succeeded
 
 if TYPE_CHECKING:
@@ -20,10 +20,12 @@ _CYCLE = f"SELECT * FROM workerd.cycle({', '.join(f'${place}' for place in range
 async def cycle(
     connection: Connection, node: int, ended: Sequence[Finished], wanted: Wanted
 ) -> tuple[list[bool], Answer]:
-    """Write ends of attempts of one node that succeeded (for each whether its lease still held it), and claim.
+    """Write ends of attempts of one node that succeeded, if there are any (for each whether its lease still held it), and claim.
 
     Raises NodeDead when the node was declared dead, LockNotAvailableError when the lane stays locked: then nothing was written.
     """
+    if not ended:
+        return [], await claim(connection, node, wanted)
     try:
         row = await connection.fetchrow(_CYCLE, node, *succeeded(ended), *wanted.arguments)
     except asyncpg.PostgresError as error:

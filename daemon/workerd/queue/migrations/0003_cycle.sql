@@ -133,7 +133,8 @@ BEGIN
 END $$;
 
 -- Claims up to a_batch jobs of the first of a_lanes that has any from its low bound on.
--- A node that was declared dead is refused (WD001): what it took would be taken back at once, and charged for it.
+-- A node that was declared dead is refused (WD001): what it took would be taken back at once, and charged for it. A lane that another
+-- session keeps locked is not waited for longer than a second.
 -- A job with a crash is claimed alone, and waits with what is behind it until the node says a_free; on its last chance it is passed over
 -- unless a_alone (the node runs no other such job).
 -- a_rest: where nothing is there fall asleep, and look once more, for what was enqueued before the lock was there to be seen.
@@ -144,7 +145,8 @@ CREATE FUNCTION workerd.claim(
     a_node bigint, a_n bigint, a_lanes int[], a_lows bigint[], a_batch int, a_tasks text[], a_free boolean, a_alone boolean,
     a_last_chance int, a_rest boolean
 ) RETURNS workerd.answer
-LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
+SET lock_timeout = '1s' AS $$
 DECLARE
     got workerd.answer;
     low bigint;
@@ -299,21 +301,18 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM unnest(owners, owned) AS o(n, tickets) WHERE o.n = d.n AND o.tickets @> d.pos);
 END $$;
 
--- Finishes what succeeded and claims the next jobs in one transaction. Where the lane stays locked it fails after a_patience
--- milliseconds, and undoes the finish: then finish and claim one after the other.
+-- Finishes what succeeded and claims the next jobs in one transaction. Where the lane stays locked the claim fails, and undoes the finish:
+-- then finish and claim one after the other.
 CREATE FUNCTION workerd.cycle(
     a_node bigint, a_n bigint[], a_from bigint[], a_to bigint[],
     k_n bigint[], k_pos bigint[], k_ran double precision[], k_result text[], k_ttl double precision[], k_progress real[],
     c_n bigint, c_lanes int[], c_lows bigint[], c_batch int, c_tasks text[], c_free boolean, c_alone boolean, c_last_chance int, c_rest boolean
 ) RETURNS workerd.answer
-LANGUAGE plpgsql VOLATILE SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     lost record;
     got workerd.answer;
 BEGIN
-    IF cardinality(a_n) + cardinality(k_n) = 0 THEN
-        RETURN workerd.claim(a_node, c_n, c_lanes, c_lows, c_batch, c_tasks, c_free, c_alone, c_last_chance, c_rest);
-    END IF;
     lost := workerd.finish_succeeded(a_node, a_n, a_from, a_to, k_n, k_pos, k_ran, k_result, k_ttl, k_progress);
     got := workerd.claim(a_node, c_n, c_lanes, c_lows, c_batch, c_tasks, c_free, c_alone, c_last_chance, c_rest);
     got.lost_n := lost.lost_n;
