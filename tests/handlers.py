@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
 from typing import Any
@@ -144,6 +145,12 @@ async def interrupting() -> None:
 @task(timeout=0.2, retry=Retry(max=0))
 def never_returning(number: int) -> None:
     threading.Event().wait()
+
+
+@task
+async def deadly() -> None:
+    """Takes its daemon with it, as a crash in C code does."""
+    os._exit(1)
 
 
 @task

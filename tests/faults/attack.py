@@ -75,11 +75,11 @@ class Attack:
                 group.create_task(node.work())
             for service in (self._rescue, self._watch):
                 group.create_task(self._repeat(service, self.over))
-            for trouble in (self._enqueue, self._enqueue_late, self._kill, self._declare_dead, self._cancel):
-                group.create_task(self._repeat(trouble, self.rest))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.over.wait(), seconds)
-            self.rest.set()
+            async with asyncio.TaskGroup() as troubles:
+                for trouble in (self._enqueue, self._enqueue_late, self._kill, self._declare_dead, self._cancel):
+                    troubles.create_task(self._repeat(trouble, self.rest))
+                await asyncio.sleep(seconds)
+                self.rest.set()
             await self._come_to_rest()
             self.over.set()
 
@@ -143,11 +143,17 @@ class Attack:
         self.counts["killed"] += len(cut)
         await asyncio.sleep(random.uniform(0.01, 0.15))
 
-    async def _declare_dead(self, _: DB) -> None:
-        """A node that may well live; it goes on until it hears of that."""
-        await asyncio.sleep(random.uniform(0.1, 0.4))
-        await self.declare(random.choice(self.nodes).id)
-        self.counts["declared dead while alive"] += 1
+    async def _declare_dead(self, db: DB) -> None:
+        """A node that may well live, and wait for a lane; it goes on until it hears of that."""
+        async with db.transaction():
+            for lane in self.lanes:
+                await db.execute("SELECT workerd.lock_lane($1)", lane.id)
+            await asyncio.sleep(random.uniform(0.01, 0.05))
+            waiting = [node for node in self.nodes if node.claiming] or self.nodes
+            for node in random.sample(waiting, min(2, len(waiting))):
+                await self.declare(node.id)
+                self.counts["declared dead while alive"] += 1
+        await asyncio.sleep(random.uniform(0.05, 0.3))
 
     async def declare(self, node: int) -> None:
         await self.db.execute(
@@ -159,7 +165,8 @@ class Attack:
     async def _take_from(self, node: int) -> None:
         """What this node holds now, once and never again."""
         await self.db.execute(
-            """WITH gone AS (DELETE FROM workerd.lease WHERE node = $1 RETURNING lane, tickets)
+            """WITH free AS (SELECT node, n FROM workerd.lease WHERE node = $1 FOR UPDATE SKIP LOCKED),
+            gone AS (DELETE FROM workerd.lease l USING free f WHERE l.node = f.node AND l.n = f.n RETURNING l.lane, l.tickets)
             UPDATE workerd.ready r SET attempt = attempt + 1, crashes = crashes + 1
             FROM gone WHERE r.lane = gone.lane AND r.pos <@ gone.tickets""",
             node,

@@ -35,6 +35,7 @@ class Attacker:
     def __init__(self, attack: Attack) -> None:
         self._attack = attack
         self._counts = attack.counts
+        self.claiming = False
         self._connections: list[DB] = []
         self._past: list[Claimed] = []  # ended or given back: told again, as after answers that were lost
         self._begin_anew()
@@ -107,15 +108,18 @@ class Attacker:
         ended = self._held[:] if whole else self._some()
         self._n += 1
         asked = wanted(self._n, self._lows.targets(), random.choice([1, 5, BATCH]), last_chance=10_000, rest=True)
+        self.claiming = True
         try:
             held, answer = await cycle(db, self.id, [end(job, random.choice(GOOD)) for job in ended], asked)
         except asyncpg.LockNotAvailableError:
             self._counts["lane locked"] += 1
             return
+        finally:
+            self.claiming = False
         self._ended(ended, held)
         self._lows.learn(answer.lane, answer.last, 0.001)
         self._counts["claimed"] += len(answer.jobs)
-        if whole or random.random() < 0.97:
+        if whole or random.random() < 0.92:
             self._held += answer.jobs
         else:
             self._counts["answers lost"] += 1
@@ -153,11 +157,9 @@ class Attacker:
             self._ended([job], held)
 
     async def _give_back(self, db: DB) -> None:
-        jobs = self._some()
-        for n in {job.n for job in jobs}:
-            mine = [job for job in jobs if job.n == n]
-            await give_back(db, self.id, n, [job.pos for job in mine], DAY)
-            self._forget(mine)
+        for job in self._some():
+            await give_back(db, self.id, job.n, [job.pos], DAY)
+            self._forget([job])
 
     async def _settle(self, db: DB) -> None:
         """What the database says that this node holds and it does not know goes back."""
@@ -183,7 +185,7 @@ class Attacker:
         db.terminate()
         self._counts["died"] += 1
         self._begin_anew()
-        await asyncio.sleep(random.uniform(0, 0.1))
+        await asyncio.sleep(random.choice([0, 0.05]))
         await self._attack.declare(old)
 
     def _some(self) -> list[Claimed]:

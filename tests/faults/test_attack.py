@@ -45,12 +45,14 @@ async def test_each_job_ends_once_whatever_fails(dsn: str) -> None:
 )
 async def test_the_attack_succeeds_with(mutant: Mutant, dsn: str, db: DB) -> None:
     await mutant.apply(db)
-    assert await Attack(dsn, settle_limit=4.0).run(MUTANT_SECONDS)
+    assert await Attack(dsn, settle_limit=3.0).run(MUTANT_SECONDS)
 
 
 @pytest.mark.parametrize(
-    ("reconciles", "by_event"), [(False, False), (True, True)], ids=["nothing reconciled", "deaths as events"]
+    ("reconciles", "by_event", "seconds"),
+    [(False, False, MUTANT_SECONDS), (True, True, 2 * MUTANT_SECONDS)],
+    ids=["nothing reconciled", "deaths as events"],
 )
-async def test_the_fleet_does_not_come_to_rest_with(reconciles: bool, by_event: bool, dsn: str) -> None:
-    wrong = await Attack(dsn, reconciles, by_event, settle_limit=4.0).run(MUTANT_SECONDS)
+async def test_the_fleet_does_not_come_to_rest_with(reconciles: bool, by_event: bool, seconds: float, dsn: str) -> None:
+    wrong = await Attack(dsn, reconciles, by_event, settle_limit=3.0).run(seconds)
     assert any(each.startswith("ready, scheduled and leased in the end") for each in wrong)
