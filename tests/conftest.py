@@ -28,7 +28,17 @@ _number = count(1)
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No setting of the machine reaches a test, and no test writes into somebody's home."""
-    keep = {"PATH", "LANG", "TESTBED", "INVOICES", "WORKERD_TEST_SERVER", "WORKERD_TEST_PROGRAMS", "TMPDIR", "VIRTUAL_ENV", "CI"}
+    keep = {
+        "PATH",
+        "LANG",
+        "TESTBED",
+        "INVOICES",
+        "WORKERD_TEST_SERVER",
+        "WORKERD_TEST_PROGRAMS",
+        "TMPDIR",
+        "VIRTUAL_ENV",
+        "CI",
+    }
     before = dict(os.environ)
     for name in before:
         if name not in keep and not name.startswith(("PYTEST", "PYTHON", "COV_", "SSL_", "PIP_")):
