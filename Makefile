@@ -58,6 +58,7 @@ SQL_TESTS := tests/faults/test_state_machine.py tests/faults/test_holes.py tests
 	tests/integration/test_migrations.py tests/integration/test_jobs.py tests/integration/test_sql.py
 
 test-server: $(VENV)/installed-dev ## the tests of the queue on another PostgreSQL: make test-server PROGRAMS=/usr/lib/postgresql/15/bin
+	@$(PROGRAMS)/postgres --version
 	@WORKERD_TEST_PROGRAMS=$(PROGRAMS) $(BIN)/python -m pytest $(SQL_TESTS)
 
 check: $(VENV)/installed-dev ## formatting, lint, types (strict), direction of imports
