@@ -539,8 +539,8 @@ async def test_a_claim_that_finds_nothing_counts_the_transactions_that_may_still
         assert first.oldest_xid < first.next_xid
     second = await doze(sleeper, 2, lane)
     assert [taken.id for taken in second.jobs] == [job]
-    await doze(sleeper, 3, lane)
-    calm = await doze(sleeper, 4, lane)
+    calm = await claim(sleeper, 1, wanted(3, [(lane, second.last + 1)], rest=True))
+    assert calm.lane is None
     assert calm.oldest_xid >= first.next_xid
 
 
