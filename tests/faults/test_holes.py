@@ -39,6 +39,20 @@ CUT_LIVENESS = """
     SELECT pg_terminate_backend(k.pid, 5000) FROM pg_locks k JOIN workerd.node n
     ON k.objsubid = 1 AND k.classid::bigint = n.id >> 32 AND k.objid::bigint = n.id & 4294967295 WHERE k.locktype = 'advisory'
 """
+CUT_ALL = """
+    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'worker%'
+"""
+SLEEPERS = """
+    SELECT count(*) FROM pg_locks
+    WHERE locktype = 'advisory' AND mode = 'ShareLock' AND classid = 'workerd.queue'::regclass AND database = (
+        SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+CUT_SLEEPERS_AND_ENQUEUE = """
+    WITH cut AS MATERIALIZED (
+        SELECT pid, pg_terminate_backend(pid, 5000) AS gone FROM pg_locks
+        WHERE locktype = 'advisory' AND mode = 'ShareLock' AND classid = 'workerd.queue'::regclass GROUP BY pid)
+    SELECT CASE WHEN bool_and(gone) THEN workerd.enqueue('echo', '{"value": "in the gap"}') END FROM cut
+"""
 ALL_LOCKED = """
     SELECT count(*) = 2 FROM pg_locks k JOIN workerd.node n
     ON k.objsubid = 1 AND k.classid::bigint = n.id >> 32 AND k.objid::bigint = n.id & 4294967295 WHERE k.locktype = 'advisory'
@@ -487,18 +501,18 @@ async def test_a_daemon_writes_what_ends_while_its_lane_is_locked_and_claims_aft
 # Who is dead
 
 
-async def test_a_daemon_whose_connection_of_liveness_is_cut_keeps_its_jobs(
-    node: InProcess, db: DB, queue: Queue, settings: Settings
+@pytest.mark.parametrize("cutting", [CUT_LIVENESS, CUT_ALL], ids=["that of liveness", "all of them"])
+async def test_daemons_whose_connections_are_cut_keep_their_jobs(
+    node: InProcess, db: DB, queue: Queue, settings: Settings, cutting: str
 ) -> None:
-    """With it goes its lock, as at a restart of the server: a free lock is a suspicion only. The other daemon would rescue."""
+    """With them goes the lock, as at a restart of the server: a free lock is a suspicion only. The other daemon would rescue."""
     other = settings.model_copy(update={"name": "second", "runtime_dir": settings.runtime_dir / "2"})
     begun, go_on = gate(2)
     async with InProcess(other):
         job = await queue.enqueue("gated", {"number": 2})
         await begun.wait()
         for _ in range(3):
-            cut = await db.fetch(CUT_LIVENESS)
-            assert cut
+            assert len(await db.fetch(cutting)) >= 2
             await until(lambda: db.fetchval(ALL_LOCKED), "both daemons have their locks again")
         go_on.set()
         row = await until_state(db, job, "succeeded")
@@ -615,6 +629,24 @@ async def test_a_job_that_commits_late_is_started_within_two_seconds(
         assert await queue.result(late, timeout=10) == "late"
         assert monotonic() - committed < 2.0
         stream.cancel()
+
+
+async def test_an_enqueue_while_the_daemon_has_no_connection_is_started_when_it_commits(
+    settings: Settings, queue: Queue, db: DB, dsn: str
+) -> None:
+    """It saw nobody asleep, and commits when the daemon sleeps again; without polls."""
+    observer = await asyncpg.connect(dsn)
+    async with InProcess(settings.model_copy(update={"poll_interval": 60.0, "heartbeat_interval": 30.0})):
+        for n in range(3):
+            assert await queue.result(await queue.enqueue("echo", {"value": n}), timeout=10) == n
+            await until(lambda: observer.fetchval(SLEEPERS), "it sleeps")
+            async with db.transaction():
+                job = await db.fetchval(CUT_SLEEPERS_AND_ENQUEUE)
+                await until(lambda: observer.fetchval(SLEEPERS), "it sleeps again")
+            committed = monotonic()
+            assert await queue.result(job, timeout=10) == "in the gap"
+            assert monotonic() - committed < 2.0
+    await observer.close()
 
 
 async def keep_busy(queue: Queue) -> None:
