@@ -44,8 +44,10 @@ FIGURES = {
     "drain_old_xid_ratio",
     "enqueue_single",
     "enqueue_transaction",
+    "enqueue_transaction_jobs",
     "enqueue_coroutines",
     "enqueue_many",
+    "enqueue_many_transaction",
     "latency_p50",
     "latency_p99",
     "latency_busy_p99",
@@ -96,23 +98,28 @@ async def test_only_what_is_asked_for_as_markdown(ctl: Ctl) -> None:
     assert [line.split("|")[1].split(",")[1].strip() for line in table[2:]] == [
         "one awaited at a time",
         "each in a transaction of the caller",
+        "100 awaited in turn in each transaction of the caller",
         "100 coroutines",
         "in one call",
+        "in one call in a transaction of the caller",
     ]
 
 
 async def test_a_peer_is_measured_beside_workerd_in_pairs(ctl: Ctl, db: DB, server: str, tmp_path: Path) -> None:
     done = ctl(
-        "bench", "--repeat", "2", "--jobs", "200", "--only", "drain,enqueue", "--peer", "pgqueuer", "--json", XDG_CACHE_HOME=str(tmp_path)
+        "bench", "--repeat", "2", "--jobs", "200", "--only", "drain,enqueue,latency", "--peer", "pgqueuer", "--json",
+        XDG_CACHE_HOME=str(tmp_path)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     if "PgQueuer" in report["skipped"]:
         pytest.skip(f"PgQueuer: {report['skipped']['PgQueuer']}")
     figures = report["figures"]
-    for key in ("drain_jobs", "drain_jobs_kept", "drain_many", "enqueue_single", "enqueue_coroutines", "enqueue_many"):
+    enqueues = {key for key in FIGURES if key.startswith("enqueue_")}
+    for key in ("drain_jobs", "drain_jobs_kept", "drain_many", *enqueues, "latency_p50", "latency_p99"):
         ours, theirs = figures[key]["runs"], figures[f"{key.removesuffix('_kept')}_pgqueuer"]["runs"]
         assert figures[f"{key}_vs_pgqueuer"]["runs"] == [one / other for one, other in zip(ours, theirs, strict=True)]
+        assert ("lower is better" in figures[f"{key}_vs_pgqueuer"]["who"]) == key.startswith("latency_")
     assert report["versions"]["PgQueuer"] == "1.6.0"
     assert await _databases(db) == []
     assert _daemons(server) == []
@@ -127,6 +134,17 @@ async def test_a_peer_that_cannot_be_installed_is_named_and_the_others_are_measu
     assert done.returncode == 0, done.stderr
     assert "- skipped PgQueuer: " in done.stdout
     assert "| workerd |" in done.stdout
+
+
+async def test_peers_are_named_as_the_report_names_them_and_no_other_is_measured(ctl: Ctl, tmp_path: Path) -> None:
+    cache = tmp_path / "file"
+    cache.touch()  # so that each peer that is asked for is named as skipped
+    done = ctl(
+        "bench", "--repeat", "1", "--jobs", "100", "--only", "enqueue", "--peers", "--peer", "PgQueuer", "--peer", "AWA-pg",
+        "--json", XDG_CACHE_HOME=str(cache)
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["skipped"].keys() == {"PgQueuer", "awa-pg"}
 
 
 async def test_wrong_usage_is_refused_before_anything_is_made(ctl: Ctl, db: DB) -> None:

@@ -48,4 +48,6 @@ async def _beside(site: Site, ours: Sequence[Contender], peer: PeerContender, me
 
 
 def _proportion(one: Figure, other: Figure, peer: PeerContender) -> Figure:
-    return Figure(f"{one.key}_vs_{peer.name}", one.what, f"{one.who} / {peer.title}", "ratio", one.value / other.value)
+    better = ", lower is better" if one.unit == "ms" else ""  # all others are rates
+    who = f"{one.who} / {peer.title}{better}"
+    return Figure(f"{one.key}_vs_{peer.name}", one.what, who, "ratio", one.value / other.value)

@@ -21,7 +21,7 @@ def bench(
     peers: Annotated[
         bool, typer.Option("--peers", help="Beside other systems, installed into the user's cache.")
     ] = False,
-    peer: Annotated[list[str] | None, typer.Option(help="Beside this one; may be repeated.")] = None,
+    peer: Annotated[list[str] | None, typer.Option(help="Beside this one of them; may be repeated.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="For documents.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
@@ -40,11 +40,10 @@ def bench(
     names = [name.strip() for name in only.split(",")] if only is not None else usual
     if unknown := [name for name in names if name not in suite.SUITE]:
         raise typer.BadParameter(f"--only {', '.join(unknown)}: there are {', '.join(suite.SUITE)}")
-    beside = [one for one in PEERS if peers or one.name in (peer or ())]
-    if strange := set(peer or ()) - {one.name for one in PEERS}:
-        raise typer.BadParameter(
-            f"--peer {', '.join(sorted(strange))}: there are {', '.join(one.name for one in PEERS)}"
-        )
+    named = {name.lower().replace("-", "_"): name for name in peer or ()}
+    if strange := [name for key, name in named.items() if key not in {one.name for one in PEERS}]:
+        raise typer.BadParameter(f"--peer {', '.join(strange)}: there are {', '.join(one.title for one in PEERS)}")
+    beside = [one for one in PEERS if one.name in named or (peers and not named)]
     tell = render.warn if sys.stderr.isatty() else lambda _: None
     report = context.run(suite.run(context.settings(), names, repeat, jobs, beside, tell))
     if as_json:

@@ -12,6 +12,7 @@ import uvloop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
 _out = sys.stdout
 sys.stdout = sys.stderr  # what a library prints is no event
@@ -50,6 +51,15 @@ async def in_turn(one: Callable[[], Awaitable[Any]], jobs: int) -> None:
     """Enqueue so many, one awaited after another."""
     for _ in range(jobs):
         await one()
+
+
+async def in_transactions(
+    begin: Callable[[], AbstractAsyncContextManager[Any]], one: Callable[[], Awaitable[Any]], jobs: int, in_each: int
+) -> None:
+    """Enqueue so many, one awaited after another, this number of them in each transaction."""
+    for first in range(0, jobs, in_each):
+        async with begin():
+            await in_turn(one, min(in_each, jobs - first))
 
 
 async def together(one: Callable[[], Awaitable[Any]], jobs: int, coroutines: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 from awa import AsyncClient
 from awa.bridge import insert_job
-from lines import Tally, in_turn, next_command, say, serve, timed, together, trickle
+from lines import Tally, in_transactions, in_turn, next_command, say, serve, timed, together, trickle
 
 DSN = os.environ["DATABASE_URL"]
 QUEUE = {"name": "default", "max_workers": 500, "claimers": 2, "claim_batch_size": 500}
@@ -41,25 +41,30 @@ async def fill(jobs: int) -> float:
         return time.monotonic()
 
 
-async def enqueue(way: str, jobs: int, coroutines: int) -> float:
+async def enqueue(way: str, jobs: int, coroutines: int, in_each: int) -> float:
     """Seconds."""
     connection = await asyncpg.connect(DSN)
 
-    async def in_transaction() -> None:
-        async with connection.transaction():
-            await insert_job(connection, Noop())
+    async def inside() -> None:
+        await insert_job(connection, Noop())
 
     async with AsyncClient(DSN) as client:
 
         async def one() -> None:
             await client.insert(Noop())
 
+        async def many_inside() -> None:
+            async with await client.transaction() as transaction:  # on another's connection it takes one at a time
+                await transaction.insert_many([Noop()] * jobs)
+
         await one()  # the first call of a connection plans its statements: it is not counted
         work = {
             "single": lambda: in_turn(one, jobs),
-            "transaction": lambda: in_turn(in_transaction, jobs),
+            "transaction": lambda: in_transactions(connection.transaction, inside, jobs, 1),
+            "transaction_jobs": lambda: in_transactions(connection.transaction, inside, jobs, in_each),
             "coroutines": lambda: together(one, jobs, coroutines),
             "many": lambda: client.enqueue_many_copy([Noop()] * jobs),
+            "many_transaction": many_inside,
         }
         try:
             return await timed(work[way]())

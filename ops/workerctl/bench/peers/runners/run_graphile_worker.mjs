@@ -27,45 +27,60 @@ async function withUtils(use) {
 
 const prepare = () => withUtils((utils) => utils.migrate());
 
+const specs = (jobs) => Array.from({ length: jobs }, () => ({ identifier: "noop", payload: {} }));
+
+// By its SQL function, which is its way into a transaction of the caller.
+const addJobs = (client, jobs) =>
+  client.query(
+    "select id from graphile_worker.add_jobs(array(select json_populate_recordset(null::graphile_worker.job_spec, $1::json)))",
+    [JSON.stringify(specs(jobs))],
+  );
+
+async function inTransaction(client, work) {
+  await client.query("begin");
+  await work();
+  await client.query("commit");
+}
+
 // Enqueue so many in one transaction; returns when its commit was known.
 const fill = ({ jobs }) =>
   withUtils((utils) =>
     utils.withPgClient(async (client) => {
-      await client.query("begin");
-      for (let first = 0; first < jobs; first += CHUNK) {
-        const specs = Array.from({ length: Math.min(CHUNK, jobs - first) }, () => ({ identifier: "noop", payload: {} }));
-        await client.query(
-          "select count(*) from graphile_worker.add_jobs(array(select json_populate_recordset(null::graphile_worker.job_spec, $1::json)))",
-          [JSON.stringify(specs)],
-        );
-      }
-      await client.query("commit");
+      await inTransaction(client, async () => {
+        for (let first = 0; first < jobs; first += CHUNK) await addJobs(client, Math.min(CHUNK, jobs - first));
+      });
       return now();
     }),
   );
 
 // Seconds.
-const enqueue = ({ way, jobs, coroutines }) =>
+const enqueue = ({ way, jobs, coroutines, in_each: inEach }) =>
   withUtils((utils) =>
     utils.withPgClient(async (client) => {
       const one = () => utils.addJob("noop", {});
-      const inTransaction = async () => {
-        await client.query("begin");
-        await client.query("select graphile_worker.add_job('noop', '{}'::json)");
-        await client.query("commit");
-      };
+      const inside = () => client.query("select graphile_worker.add_job('noop', '{}'::json)");
       const inTurn = async (call, calls) => {
         for (let number = 0; number < calls; number++) await call();
       };
-      await one(); // the first call of a connection plans its statements: it is not counted
-      const began = now();
-      if (way === "single") await inTurn(one, jobs);
-      else if (way === "transaction") await inTurn(inTransaction, jobs);
-      else if (way === "coroutines")
-        await Promise.all(
+      const inTransactions = async (each) => {
+        for (let first = 0; first < jobs; first += each)
+          await inTransaction(client, () => inTurn(inside, Math.min(each, jobs - first)));
+      };
+      const together = () =>
+        Promise.all(
           Array.from({ length: coroutines }, (_, number) => inTurn(one, Math.floor(jobs / coroutines) + (number < jobs % coroutines))),
         );
-      else await utils.addJobs(Array.from({ length: jobs }, () => ({ identifier: "noop", payload: {} })));
+      await one(); // the first call of a connection plans its statements: it is not counted
+      const work = {
+        single: () => inTurn(one, jobs),
+        transaction: () => inTransactions(1),
+        transaction_jobs: () => inTransactions(inEach),
+        coroutines: together,
+        many: () => utils.addJobs(specs(jobs)),
+        many_transaction: () => inTransaction(client, () => addJobs(client, jobs)),
+      };
+      const began = now();
+      await work[way]();
       return now() - began;
     }),
   );

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import asyncpg
-from lines import Tally, in_turn, next_command, say, serve, timed, together, trickle
+from lines import Tally, in_transactions, in_turn, next_command, say, serve, timed, together, trickle
 from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
 from pgqueuer.models import Job  # noqa: TC002 - PgQueuer reads the annotations of handlers
@@ -50,23 +50,28 @@ async def bulk(queries: Queries, jobs: int) -> None:
     await queries.enqueue(["noop"] * jobs, [None] * jobs, [0] * jobs)
 
 
-async def enqueue(way: str, jobs: int, coroutines: int) -> float:
+async def enqueue(way: str, jobs: int, coroutines: int, in_each: int) -> float:
     """Seconds."""
     async with asyncpg.create_pool(DSN, min_size=POOL, max_size=POOL) as pool, pool.acquire() as connection:
         alone, pooled = Queries(AsyncpgDriver(connection)), Queries(AsyncpgPoolDriver(pool))
 
-        async def in_transaction() -> None:
-            async with connection.transaction():
-                await alone.enqueue("noop", None)
+        async def one() -> None:
+            await alone.enqueue("noop", None)
 
-        await alone.enqueue("noop", None)  # the first call of a connection plans its statements: it is not counted
-        if way == "single":
-            return await timed(in_turn(lambda: alone.enqueue("noop", None), jobs))
-        if way == "transaction":
-            return await timed(in_turn(in_transaction, jobs))
-        if way == "coroutines":
-            return await timed(together(lambda: pooled.enqueue("noop", None), jobs, coroutines))
-        return await timed(bulk(alone, jobs))
+        async def many_inside() -> None:
+            async with connection.transaction():
+                await bulk(alone, jobs)
+
+        await one()  # the first call of a connection plans its statements: it is not counted
+        work = {
+            "single": lambda: in_turn(one, jobs),
+            "transaction": lambda: in_transactions(connection.transaction, one, jobs, 1),
+            "transaction_jobs": lambda: in_transactions(connection.transaction, one, jobs, in_each),
+            "coroutines": lambda: together(lambda: pooled.enqueue("noop", None), jobs, coroutines),
+            "many": lambda: bulk(alone, jobs),
+            "many_transaction": many_inside,
+        }
+        return await timed(work[way]())
 
 
 async def numbered(jobs: int, rate: float, at_once: int) -> dict[int, float]:

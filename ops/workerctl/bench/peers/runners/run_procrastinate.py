@@ -7,7 +7,7 @@ import os
 import time
 
 import psycopg
-from lines import Tally, in_turn, next_command, say, serve, timed, together, trickle
+from lines import Tally, in_transactions, in_turn, next_command, say, serve, timed, together, trickle
 from procrastinate import App, PsycopgConnector
 
 DSN = os.environ["DATABASE_URL"]
@@ -45,24 +45,29 @@ async def fill(jobs: int) -> float:
         return time.monotonic()
 
 
-async def enqueue(way: str, jobs: int, coroutines: int) -> float:
+async def enqueue(way: str, jobs: int, coroutines: int, in_each: int) -> float:
     """Seconds."""
     app = application(APPLICATION_POOL)
     task = app.task(name="noop")(noop)
     async with app.open_async(), await psycopg.AsyncConnection.connect(DSN, autocommit=True) as connection:
 
-        async def in_transaction() -> None:
+        async def inside() -> None:
+            await task.configure(connection=connection).defer_async()
+
+        async def many_inside() -> None:
             async with connection.transaction():
-                await task.configure(connection=connection).defer_async()
+                await task.configure(connection=connection).batch_defer_async(*({} for _ in range(jobs)))
 
         await task.defer_async()  # the first call of a connection plans its statements: it is not counted
-        if way == "single":
-            return await timed(in_turn(task.defer_async, jobs))
-        if way == "transaction":
-            return await timed(in_turn(in_transaction, jobs))
-        if way == "coroutines":
-            return await timed(together(task.defer_async, jobs, coroutines))
-        return await timed(task.batch_defer_async(*({} for _ in range(jobs))))
+        work = {
+            "single": lambda: in_turn(task.defer_async, jobs),
+            "transaction": lambda: in_transactions(connection.transaction, inside, jobs, 1),
+            "transaction_jobs": lambda: in_transactions(connection.transaction, inside, jobs, in_each),
+            "coroutines": lambda: together(task.defer_async, jobs, coroutines),
+            "many": lambda: task.batch_defer_async(*({} for _ in range(jobs))),
+            "many_transaction": many_inside,
+        }
+        return await timed(work[way]())
 
 
 async def numbered(jobs: int, rate: float, at_once: int) -> dict[int, float]:

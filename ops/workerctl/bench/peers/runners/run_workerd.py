@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from lines import in_turn, serve, timed, together, trickle
+from lines import in_transactions, in_turn, serve, timed, together, trickle
 
 from workerd import Queue
 
@@ -25,25 +25,30 @@ async def fill(jobs: int, task: str = "noop", payload: dict[str, Any] | None = N
         return time.monotonic()
 
 
-async def enqueue(way: str, jobs: int, coroutines: int) -> float:
+async def enqueue(way: str, jobs: int, coroutines: int, in_each: int) -> float:
     """Seconds."""
     async with Queue.connect(DSN) as queue, queue.connection() as connection:
 
         async def one() -> None:
             await queue.enqueue("noop")
 
-        async def in_transaction() -> None:
+        async def inside() -> None:
+            await queue.enqueue("noop", connection=connection)
+
+        async def many_inside() -> None:
             async with connection.transaction():
-                await queue.enqueue("noop", connection=connection)
+                await queue.enqueue_many("noop", [{}] * jobs, connection=connection)
 
         await one()  # the first call of a connection plans its statements: it is not counted
-        if way == "single":
-            return await timed(in_turn(one, jobs))
-        if way == "transaction":
-            return await timed(in_turn(in_transaction, jobs))
-        if way == "coroutines":
-            return await timed(together(one, jobs, coroutines))
-        return await timed(queue.enqueue_many("noop", [{}] * jobs))
+        work = {
+            "single": lambda: in_turn(one, jobs),
+            "transaction": lambda: in_transactions(connection.transaction, inside, jobs, 1),
+            "transaction_jobs": lambda: in_transactions(connection.transaction, inside, jobs, in_each),
+            "coroutines": lambda: together(one, jobs, coroutines),
+            "many": lambda: queue.enqueue_many("noop", [{}] * jobs),
+            "many_transaction": many_inside,
+        }
+        return await timed(work[way]())
 
 
 async def numbered(jobs: int, rate: float, at_once: int) -> dict[int, float]:
