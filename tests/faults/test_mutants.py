@@ -137,7 +137,8 @@ HISTORIES = [
 
 FAILURES = (
     AssertionError,
-    asyncpg.PostgresError,
+    asyncpg.RaiseError,
+    asyncpg.IntegrityConstraintViolationError,
     TimeoutError,
     pytest.fail.Exception,
     Flaky,
