@@ -21,6 +21,7 @@ import pytest
 from workerd.outcomes import SUCCEEDED, Outcome
 from workerd.queue import claim, cycle, enqueue, finish, node, progress, prune, rescue, stage
 from workerd.queue.claim import BEGINNING, Claimed, Wanted
+from workerd.queue.database import CLAIMS
 from workerd.queue.lane import Lane
 
 if TYPE_CHECKING:
@@ -158,8 +159,8 @@ def _blocks(plan: dict[str, Any]) -> int:
 
 
 @asynccontextmanager
-async def _listening(dsn: str) -> AsyncIterator[Listener]:
-    connection = await asyncpg.connect(dsn)
+async def _listening(dsn: str, *, claims: bool = False) -> AsyncIterator[Listener]:
+    connection = await asyncpg.connect(dsn, server_settings=CLAIMS if claims else {})
     try:
         await connection.execute(_LISTEN)
         yield Listener(connection)
@@ -416,6 +417,7 @@ STATEMENTS = {
     "the registry of nodes": Statement(_live, set()),
     "prune": Statement(_prune, {"ready_id", "scheduled_pkey", "lease_pkey"}, _report),
 }
+OF_A_CLAIMER = {"claim", "claim among many", "claim of nothing", "cycle"}
 STATES = ("new", "empty", "full but planned while empty", "full")
 
 
@@ -433,11 +435,18 @@ async def _run(listener: Listener, statement: Statement) -> Seen:
         await transaction.rollback()
 
 
-async def _hear_all(listener: Listener, calls: int) -> dict[str, Seen]:
+@asynccontextmanager
+async def _both(dsn: str) -> AsyncIterator[tuple[Listener, Listener]]:
+    """Any session, and one of a claimer."""
+    async with _listening(dsn) as anyone, _listening(dsn, claims=True) as claimer:
+        yield anyone, claimer
+
+
+async def _hear_all(listeners: tuple[Listener, Listener], calls: int) -> dict[str, Seen]:
     """The first and the last of some calls each: from the sixth on a session may keep a plan for all arguments."""
     heard = {}
     for name, statement in STATEMENTS.items():
-        runs = [await _run(listener, statement) for _ in range(calls)]
+        runs = [await _run(listeners[name in OF_A_CLAIMER], statement) for _ in range(calls)]
         heard[name] = runs[0] + runs[-1]
     return heard
 
@@ -446,16 +455,16 @@ async def _hear_states(dsn: str) -> dict[str, dict[str, Seen]]:
     heard = {}
     maker = await asyncpg.connect(dsn)
     await maker.execute(_NO_VACUUM)
-    async with _listening(dsn) as listener:
-        heard["new"] = await _hear_all(listener, 1)
+    async with _both(dsn) as listeners:
+        heard["new"] = await _hear_all(listeners, 1)
     await maker.execute("VACUUM ANALYZE")
-    async with _listening(dsn) as listener:
-        heard["empty"] = await _hear_all(listener, 8)
+    async with _both(dsn) as listeners:
+        heard["empty"] = await _hear_all(listeners, 8)
         await maker.execute(_FILL)
-        heard["full but planned while empty"] = await _hear_all(listener, 1)
+        heard["full but planned while empty"] = await _hear_all(listeners, 1)
     await maker.execute("ANALYZE")
-    async with _listening(dsn) as listener:
-        heard["full"] = await _hear_all(listener, 8)
+    async with _both(dsn) as listeners:
+        heard["full"] = await _hear_all(listeners, 8)
     await maker.close()
     return heard
 
@@ -517,7 +526,7 @@ async def test_a_claim_behind_its_low_bound_touches_no_dead_versions(dsn: str) -
     dead = 100_000
     observer = await asyncpg.connect(dsn)
     snapshot = observer.transaction(isolation="repeatable_read")
-    async with _listening(dsn) as listener:
+    async with _listening(dsn, claims=True) as listener:
         scene = Scene(listener.connection)
         await scene.set()
         fresh = await _blocks_of_a_claim(listener, scene, scene.low)

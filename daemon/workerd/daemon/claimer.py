@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from workerd.daemon.finisher import Finisher
     from workerd.daemon.holdings import Holdings
     from workerd.daemon.workers import Workers
-    from workerd.queue.claim import Claimed
+    from workerd.queue.claim import Answer, Claimed
     from workerd.queue.database import Connection
     from workerd.queue.finish import Finished
 
@@ -80,7 +80,7 @@ class Claimer:
         backoff = 0.0
         while not self._finished:
             try:
-                connection = await connect(self._dsn, self._name) if first.is_closed() else first
+                connection = await connect(self._dsn, self._name, claims=True) if first.is_closed() else first
                 try:
                     await self._serve(connection)
                 finally:
@@ -141,7 +141,8 @@ class Claimer:
             await self._settle(connection)
         if monotonic() >= self._tally_at:
             await self._write_tallies(connection)
-        await self._give_back_waiting(connection)
+        if len(self._backlog):
+            await self._give_back_waiting(connection)
         if self._blocked and self._free:
             self._hungry = True
         batch = self._room if self._accepting and self._hungry else 0
@@ -211,20 +212,25 @@ class Claimer:
                 raise
             await self._refused(connection, error)
             return False
-        asyncio.get_running_loop().call_soon(self._ended, ended, held)  # counted while the next cycle is under way
-        self._lows.learn(answer.lane, answer.last, monotonic() - began)
-        if node != self._holdings.node:
-            return True  # declared dead meanwhile: these jobs are somebody else's
-        self._holdings.keep(answer.jobs)
-        self._backlog.put(answer.jobs)
+        if ended:  # counted while the next cycle is under way
+            asyncio.get_running_loop().call_soon(self._ended, ended, held)
+        took = monotonic() - began
+        if node == self._holdings.node:  # else it was declared dead meanwhile: these jobs are somebody else's
+            self._holdings.keep(answer.jobs)
+            self._backlog.put(answer.jobs)
+            if len(answer.jobs) < batch:
+                await asyncio.sleep(0)  # there is time to begin these, and perhaps to end them, before the next cycle
+        self._learn(answer, took, free)
+        return self._hungry
+
+    def _learn(self, answer: Answer, took: float, free: bool) -> None:
+        """Take in where to look next, and whether to look at once."""
+        self._lows.learn(answer.lane, answer.last, took)
         self._blocked = answer.lane is not None and not answer.jobs and not free
         if answer.lane is not None and not self._blocked:
             self._hungry = True
         self._dusk = 0 if answer.lane else self._dusk or answer.next_xid
         self._lows.settled = answer.lane is None and answer.oldest_xid >= self._dusk
-        if len(answer.jobs) < batch:
-            await asyncio.sleep(0)  # there is time to begin these, and perhaps to end them, before the next cycle
-        return self._hungry
 
     async def _refused(self, connection: Connection, error: NodeDead | asyncpg.LockNotAvailableError) -> None:
         """A cycle wrote nothing, for the node was declared dead or the lane stays locked; it has ended our sleep."""

@@ -116,7 +116,7 @@ class Daemon:
         log.info("database: %s%s", location(self._where.url), " (embedded)" if self._where.embedded else "")
         opening = asyncio.create_task(self._open_queue(), name="pool")
         try:
-            connection = await connect(self._where.direct, self._name)
+            connection = await connect(self._where.direct, self._name, claims=True)
             await self._prepare(connection)
         except BaseException:
             opening.cancel()

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0  # seconds
 COMMAND_TIMEOUT = 60.0  # seconds; a query of ours that takes longer is given up and the connection rebuilt
 
+# The session of a claimer: each statement is planned once, as an index scan; see migrations/0003_cycle.sql.
+CLAIMS = {
+    "plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off", "enable_bitmapscan": "off",
+}  # fmt: skip
+
 UNREADABLE = "(unreadable address)"
 
 # What a lost, refused or failing connection raises, as against a mistake in a statement.
@@ -35,17 +40,18 @@ CONNECTION_ERRORS = (
 
 
 async def connect(
-    dsn: str, name: str = "worker", *, pooled: bool = False, timeout: float = CONNECT_TIMEOUT
+    dsn: str, name: str = "worker", *, pooled: bool = False, claims: bool = False, timeout: float = CONNECT_TIMEOUT
 ) -> Connection:
     """Open a connection whose `application_name` is `name`.
 
-    `pooled`: the other end is a transaction pooler, so no prepared statement outlives a transaction.
+    `claims`: it is the one of a claimer. `pooled`: the other end is a transaction pooler, so no prepared statement outlives a transaction.
     Raises DatabaseError when the server cannot be reached or refuses.
     """
     try:
-        return await asyncpg.connect(
-            dsn, timeout=timeout, command_timeout=COMMAND_TIMEOUT, **connect_options(name, pooled=pooled)
-        )
+        options = connect_options(name, pooled=pooled)
+        if claims:
+            options["server_settings"].update(CLAIMS)
+        return await asyncpg.connect(dsn, timeout=timeout, command_timeout=COMMAND_TIMEOUT, **options)
     except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, OverflowError) as error:
         raise DatabaseError(explain(dsn, error)) from error
 

@@ -145,8 +145,7 @@ CREATE FUNCTION workerd.claim(
     a_node bigint, a_n bigint, a_lanes int[], a_lows bigint[], a_batch int, a_tasks text[], a_free boolean, a_alone boolean,
     a_last_chance int, a_rest boolean
 ) RETURNS workerd.answer
-LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off
-SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql VOLATILE SET lock_timeout = '1s' AS $$
 DECLARE
     got workerd.answer;
     low bigint;
