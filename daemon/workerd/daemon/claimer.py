@@ -13,12 +13,12 @@ import asyncpg
 from workerd.daemon.finisher import write
 from workerd.daemon.lows import Lows
 from workerd.daemon.prefetch import room
+from workerd.daemon.settler import Settler
 from workerd.errors import DatabaseError, NodeDead
 from workerd.queue import tally
 from workerd.queue.claim import MAX_BATCH, Wanted
 from workerd.queue.cycle import cycle
 from workerd.queue.database import CONNECTION_ERRORS, connect
-from workerd.queue.finish import give_back, own_leases
 from workerd.queue.lane import lanes
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from workerd.daemon.finisher import Finisher
     from workerd.daemon.holdings import Holdings
     from workerd.daemon.workers import Workers
-    from workerd.queue.claim import Answer, Claimed
+    from workerd.queue.claim import Answer
     from workerd.queue.database import Connection
     from workerd.queue.finish import Finished
 
@@ -55,7 +55,7 @@ class Claimer:
         self._holdings = holdings
         self._backlog = backlog
         self._workers = workers
-        self._executor = executor
+        self._settler = Settler(holdings, backlog, executor, settings.failure_ttl)
         self._finisher = finisher
         self._wake = wake
         self._on_state = on_state
@@ -258,37 +258,16 @@ class Claimer:
         return self._workers.idle > len(self._backlog)
 
     async def _settle(self, connection: Connection) -> None:
-        """Compare what the database says that this node holds with what it knows: give the rest back, and stop what is to be cancelled."""
+        """Look which lanes there are, and settle what is held."""
         self._settle_at = monotonic() + self._settings.heartbeat_interval
         if self._lows.set_lanes(await lanes(connection, self._settings.queues)):
             self._hungry = True
-        node = self._holdings.node
-        for lease in await own_leases(connection, node):
-            if node != self._holdings.node:
-                return  # declared dead meanwhile
-            unknown = lease.tickets - self._holdings.tickets(lease.n)
-            if unknown:
-                log.warning("giving back %s jobs of a claim whose answer was lost", len(unknown))
-                await give_back(connection, node, lease.n, sorted(unknown), self._settings.failure_ttl)
-            for run in list(self._executor.running):
-                if run.claimed.node == node and run.claimed.pos in lease.cancel:
-                    run.halt("cancelled")
-            await self._return(connection, self._backlog.take_matching({(lease.n, pos) for pos in lease.cancel}))
+        await self._settler.settle(connection)
 
     async def _give_back_waiting(self, connection: Connection) -> None:
-        late = self._backlog.take_older(IDLE_TOO_LONG if self._accepting else 0.0)
+        late = await self._settler.give_back_older(connection, IDLE_TOO_LONG if self._accepting else 0.0)
         if late and self._accepting:
             self._workers.mean_run = max(self._workers.mean_run or 0.0, IDLE_TOO_LONG)
-        await self._return(connection, late)
-
-    async def _return(self, connection: Connection, jobs: list[Claimed]) -> None:
-        """Give back jobs that did not start. Should this fail, the next settling does it: they are not held any more."""
-        for job in jobs:
-            self._holdings.release(job)
-        for n in sorted({job.n for job in jobs}):
-            await give_back(
-                connection, self._holdings.node, n, [job.pos for job in jobs if job.n == n], self._settings.failure_ttl
-            )
 
     async def _write_tallies(self, connection: Connection) -> None:
         self._tally_at = monotonic() + TALLY_INTERVAL
