@@ -67,7 +67,7 @@ class Attacker:
             for connection in self._connections:
                 connection.terminate()
             self._connections = []
-            self._connections = [await connect(self._attack.dsn, "attack") for _ in range(2)]
+            self._connections = [await connect(self._attack.dsn, "attack", claims=True) for _ in range(2)]
         if not self._registered:
             self.id = new_id()  # the answer to an earlier try may have been lost
             about = Registration("attacker", 1, "1", 60.0, [TASK], [])

@@ -62,7 +62,7 @@ ALL_LOCKED = """
 @pytest.fixture
 async def sessions(dsn: str) -> AsyncIterator[list[DB]]:
     """Three more connections, closed without waiting for what they do."""
-    opened = [await connect(dsn) for _ in range(3)]
+    opened = [await connect(dsn, claims=True) for _ in range(3)]
     yield opened
     for session in opened:
         session.terminate()

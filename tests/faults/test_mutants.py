@@ -27,7 +27,7 @@ lane = holes.lane
 
 @dataclass(frozen=True)
 class Mutant:
-    """A function of the schema in which `old` is `new`, or stands elsewhere, and a test that it fails."""
+    """A function of the schema in which `old` is `new`, and where given something `also`, and a test that it fails."""
 
     name: str
     function: str
@@ -35,14 +35,14 @@ class Mutant:
     new: str
     scenario: Any = None
     arguments: dict[str, Any] = field(default_factory=dict)
-    moved_before: str = ""
+    also: tuple[str, str] | None = None
 
     async def apply(self, db: DB) -> None:
         text = await db.fetchval("SELECT pg_get_functiondef(to_regproc($1))", f"workerd.{self.function}")
-        for part in filter(None, (self.old, self.moved_before)):
-            assert text.count(part) == 1, f"workerd.{self.function} reads otherwise now: {part}"
-        text = text.replace(self.old, self.new)
-        await db.execute(text.replace(self.moved_before, self.old + self.moved_before) if self.moved_before else text)
+        for old, new in filter(None, ((self.old, self.new), self.also)):
+            assert text.count(old) == 1, f"workerd.{self.function} reads otherwise now: {old}"
+            text = text.replace(old, new)
+        await db.execute(text)
 
 
 NO_LOCK = "pg_advisory_xact_lock('workerd.lease'::regclass::oid::int, a_lane)", "a_lane"
@@ -56,8 +56,8 @@ ORDERS = [
     Mutant("no lock between claims", "lock_lane", *NO_LOCK, holes.test_a_claim_that_waited_for_another_takes_nothing_of_it),
     Mutant("no lock between cancel and claim", "lock_lane", *NO_LOCK, holes.test_a_claim_during_a_cancel_does_not_take_the_job),
     Mutant(
-        "leases read before the lock", "claim", TAKEN, "",
-        holes.test_a_claim_that_waited_for_another_takes_nothing_of_it, moved_before="got.asleep := false;",
+        "leases read before the lock", "claim", TAKEN, f"{TAKEN} PERFORM workerd.lock_lane(got.lane);",
+        holes.test_a_claim_that_waited_for_another_takes_nothing_of_it, also=("workerd.lock_lane(l.lane)", "NULL"),
     ),
     Mutant(
         "leases not looked at", "claim", "AND NOT r.pos <@ taken AND r.task = ANY (a_tasks) AND (", "AND r.task = ANY (a_tasks) AND (",

@@ -205,3 +205,23 @@ async def test_a_handler_that_ignores_its_cancellation_cannot_keep_the_daemon(
         assert "does not end although it is cancelled" in daemon.settings.error_log_path.read_text()
     row = await until_state(db, job, "queued")
     assert (row["attempt"], row["failures"]) == (1, 0)
+
+
+async def test_a_query_without_an_answer_is_given_up(
+    node: InProcess, db: DB, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that somebody locks stands in for a server that is frozen."""
+    monkeypatch.setattr("workerd.daemon.claimer.COMMAND_TIMEOUT", 0.1)
+    sessions = (
+        "SELECT array_agg(pid) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()"
+    )
+    name = f"worker {node.settings.node}"
+    before = await db.fetchval(sessions, name)
+    async with queue.connection() as locker, locker.transaction():
+        await locker.execute("LOCK TABLE workerd.lane")
+        await until(lambda: _others(db, sessions, name, before), "the claimer has another session")
+    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=10) == 1
+
+
+async def _others(db: DB, sessions: str, name: str, before: list[int]) -> bool:
+    return bool(set(await db.fetchval(sessions, name)) - set(before))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from workerd.errors import DatabaseError, NodeDead
 from workerd.queue import tally
 from workerd.queue.claim import MAX_BATCH, Wanted
 from workerd.queue.cycle import cycle
-from workerd.queue.database import CONNECTION_ERRORS, connect
+from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect
 from workerd.queue.lane import lanes
 
 if TYPE_CHECKING:
@@ -66,8 +67,11 @@ class Claimer:
         self._accepting = True
         self._closing = False
         self._hungry = True  # there may be jobs: something said so since the last claim that found none
+        self._told = False  # an enqueue has notified us
         self._blocked = False  # the last claim met a job that waits for a free worker
         self._dusk = 0  # the transaction id at which the lanes were found empty; 0: they were not
+        self._connection: Connection | None = None
+        self._asked_at = math.inf  # since when a turn waits for the database
         self._claim_at = 0.0
         self._look_at = 0.0  # when to look for jobs though nothing was heard of any
         self._settle_at = 0.0
@@ -85,6 +89,7 @@ class Claimer:
                     await self._serve(connection)
                 finally:
                     self.ready.clear()
+                    self._connection = None
                     connection.terminate()
                 backoff = 0.0
             except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
@@ -119,7 +124,14 @@ class Claimer:
         self._closing = True
         self._wake.set()
 
+    def watch(self) -> None:
+        """Give the connection up when the database has not answered for too long; to be called now and then."""
+        if self._connection is not None and monotonic() - self._asked_at > COMMAND_TIMEOUT:
+            log.warning("the database has not answered for %.0f s", COMMAND_TIMEOUT)
+            self._connection.terminate()
+
     async def _serve(self, connection: Connection) -> None:
+        self._connection, self._asked_at = connection, monotonic()
         await connection.add_listener("workerd", self._notified)
         connection.add_termination_listener(lambda _: self._wake.set())
         self._lows.clear()
@@ -130,23 +142,27 @@ class Claimer:
         self.ready.set()
         while not self._finished:
             self._wake.clear()
-            if not await self._turn(connection):
+            self._asked_at = monotonic()
+            more = await self._turn(connection)
+            self._asked_at = math.inf
+            if not more:
                 await self._rest(connection)
         await asyncio.sleep(0)  # the last ends are counted
         await self._write_tallies(connection)
 
     async def _turn(self, connection: Connection) -> bool:
         """One turn; whether there is more to do at once."""
-        if monotonic() >= self._settle_at:
+        now = monotonic()
+        if now >= self._settle_at:
             await self._settle(connection)
-        if monotonic() >= self._tally_at:
+        if now >= self._tally_at:
             await self._write_tallies(connection)
         if len(self._backlog):
             await self._give_back_waiting(connection)
         if self._blocked and self._free:
             self._hungry = True
-        batch = self._room if self._accepting and self._hungry else 0
-        if batch or self._flush_due:
+        batch = self._room if self._accepting and self._hungry and now >= self._claim_at else 0
+        if len(self._finisher) and (batch or self._flush_due):
             await self._write(connection, good=False)
         if batch:
             return await self._cycle(connection, batch) or self._flush_due
@@ -164,8 +180,6 @@ class Claimer:
     @property
     def _room(self) -> int:
         """How many jobs to claim now."""
-        if monotonic() < self._claim_at:
-            return 0
         return room(
             self._workers.capacity,
             self._workers.busy,
@@ -201,7 +215,11 @@ class Claimer:
             rest=True,
         )
         ended = self._finisher.take(good=True)
-        self._hungry = False  # what is heard while the claim is under way counts for the next one
+        told, self._told, self._hungry = (
+            self._told,
+            False,
+            False,
+        )  # what is heard while the claim is under way counts for the next one
         began = monotonic()
         try:
             held, answer = await cycle(connection, node, ended, wanted)
@@ -220,17 +238,19 @@ class Claimer:
             self._backlog.put(answer.jobs)
             if len(answer.jobs) < batch:
                 await asyncio.sleep(0)  # there is time to begin these, and perhaps to end them, before the next cycle
-        self._learn(answer, took, free)
+        self._learn(answer, took, free, told)
         return self._hungry
 
-    def _learn(self, answer: Answer, took: float, free: bool) -> None:
+    def _learn(self, answer: Answer, took: float, free: bool, told: bool) -> None:
         """Take in where to look next, and whether to look at once."""
         self._lows.learn(answer.lane, answer.last, took)
         self._blocked = answer.lane is not None and not answer.jobs and not free
         if answer.lane is not None and not self._blocked:
             self._hungry = True
         self._dusk = 0 if answer.lane else self._dusk or answer.next_xid
-        self._lows.settled = answer.lane is None and answer.oldest_xid >= self._dusk
+        self._lows.settled = self._lows.swept_empty and answer.oldest_xid >= self._dusk
+        if told and not answer.jobs:
+            self._lows.want_sweep()  # what was announced is behind the bounds: its transaction committed late
 
     async def _refused(self, connection: Connection, error: NodeDead | asyncpg.LockNotAvailableError) -> None:
         """A cycle wrote nothing, for the node was declared dead or the lane stays locked; it has ended our sleep."""
@@ -292,21 +312,20 @@ class Claimer:
             until.append(self._finisher.due_at)
         if self._claim_at > now:
             until.append(self._claim_at)
-        try:
-            async with asyncio.timeout(max(0.0, min(until) - now)):
-                await self._wake.wait()
-        except TimeoutError:
-            if monotonic() >= look_at:
-                self._look_at = monotonic() + self._settings.poll_interval * random.uniform(0.8, 1.2)
-                self._lows.want_sweep()
-                self._hungry = True
+        alarm = asyncio.get_running_loop().call_later(max(0.0, min(until) - now), self._wake.set)
+        await self._wake.wait()
+        alarm.cancel()
+        if monotonic() >= look_at:
+            self._look_at = monotonic() + self._settings.poll_interval * random.uniform(0.8, 1.2)
+            self._lows.want_sweep()
+            self._hungry = True
         if connection.is_closed():
             raise ConnectionError("the connection was closed")
 
     def _notified(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         match str(payload).split():
             case ["ready"]:
-                self._lows.want_sweep()
+                self._told = True
             case ["rewind", lane, pos]:
                 self._lows.rewind(int(lane), int(pos))
             case ["lanes"]:

@@ -205,13 +205,14 @@ class Daemon:
             claimer.cancel()
 
     async def _pulse(self) -> None:
-        """Measure how late the loop wakes us, and tell the supervisor that we live."""
+        """Measure how late the loop wakes us, see whether the database answers, and tell the supervisor that we live."""
         every = min(PULSE, self._supervisor.watchdog_interval or PULSE)
         monitor_at = monotonic() + (self._settings.monitor or 0.0)
         while True:
             due = monotonic() + every
             await asyncio.sleep(every)
             self._status.loop_lag = max(0.0, monotonic() - due)
+            self._claimer.watch()
             if self._supervisor.watchdog_interval is not None:
                 self._supervisor.alive()
             self._supervisor.status(self._status.line())

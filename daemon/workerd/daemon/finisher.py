@@ -64,6 +64,8 @@ class Finisher:
 
     def take(self, *, good: bool) -> list[Finished]:
         """Remove and return a batch: of successes that `cycle` can write, or of everything else."""
+        if not self._pending:
+            return []
         batch = [end for end in self._pending if (end.succeeded and end.job.split is None) is good][:BATCH]
         if len(batch) == len(self._pending):
             self._pending = []

@@ -31,6 +31,7 @@ class Lows:
         self._sweep_wanted = True
         self._sweep_at = 0.0
         self._order: list[Lane] = []
+        self.swept_empty = False  # the last claim looked at all lanes from the beginning, and found nothing
         self.settled = False  # all is empty, and no transaction is left that could commit a ticket drawn before
 
     def clear(self) -> None:
@@ -70,7 +71,9 @@ class Lows:
             self._sweep_at = now + MOST
             self._unswept = {lane.id for lane in self._lanes}
         self._rewound.clear()
-        self._order = sorted(self._lanes, key=lambda lane: (-lane.priority, self._served.get(lane.id, 0.0)))
+        self._order = self._lanes
+        if len(self._lanes) > 1:
+            self._order = sorted(self._lanes, key=lambda lane: (-lane.priority, self._served.get(lane.id, 0.0)))
         return [
             (lane, BEGINNING if lane.id in self._unswept else self._low.get(lane.id, BEGINNING)) for lane in self._order
         ]
@@ -82,6 +85,7 @@ class Lows:
         if swept:
             self._unswept -= swept
             self._sweep_at = monotonic() + min(max(took * SHARE, LEAST), MOST)
+        self.swept_empty = lane is None and len(swept) == len(self._lanes)
         if lane is not None:
             self._served[lane.id] = monotonic()
             self._low[lane.id] = min(last + 1, self._rewound.get(lane.id, last + 1))

@@ -63,7 +63,7 @@ class Workers:
 
     @property
     def idle(self) -> int:
-        return sum(slot.job is None for slot in self._slots)
+        return sum(slot.job is None for slot in self._slots) if self._figures.busy else len(self._slots)
 
     def start(self, group: asyncio.TaskGroup, count: int) -> None:
         self._group = group

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10.0  # seconds
 COMMAND_TIMEOUT = 60.0  # seconds; a query of ours that takes longer is given up and the connection rebuilt
 
-# The session of a claimer: each statement is planned once, as an index scan; see migrations/0003_cycle.sql.
+# The session of a claimer: each statement is planned once, as an index scan (see migrations/0003_cycle.sql), and a lane that another
+# session keeps locked is not waited for.
 CLAIMS = {
-    "plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off", "enable_bitmapscan": "off",
+    "plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off", "enable_bitmapscan": "off", "lock_timeout": "1s",
 }  # fmt: skip
 
 UNREADABLE = "(unreadable address)"
@@ -44,14 +45,16 @@ async def connect(
 ) -> Connection:
     """Open a connection whose `application_name` is `name`.
 
-    `claims`: it is the one of a claimer. `pooled`: the other end is a transaction pooler, so no prepared statement outlives a transaction.
+    `claims`: it is the one of a claimer, which bounds its queries itself, since a timer for each is dear.
+    `pooled`: the other end is a transaction pooler, so no prepared statement outlives a transaction.
     Raises DatabaseError when the server cannot be reached or refuses.
     """
     try:
         options = connect_options(name, pooled=pooled)
         if claims:
             options["server_settings"].update(CLAIMS)
-        return await asyncpg.connect(dsn, timeout=timeout, command_timeout=COMMAND_TIMEOUT, **options)
+        limit = None if claims else COMMAND_TIMEOUT
+        return await asyncpg.connect(dsn, timeout=timeout, command_timeout=limit, **options)
     except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, OverflowError) as error:
         raise DatabaseError(explain(dsn, error)) from error
 

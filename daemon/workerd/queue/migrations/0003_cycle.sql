@@ -133,8 +133,7 @@ BEGIN
 END $$;
 
 -- Claims up to a_batch jobs of the first of a_lanes that has any from its low bound on.
--- A node that was declared dead is refused (WD001): what it took would be taken back at once, and charged for it. A lane that another
--- session keeps locked is not waited for longer than a second.
+-- A node that was declared dead is refused (WD001): what it took would be taken back at once, and charged for it.
 -- A job with a crash is claimed alone, and waits with what is behind it until the node says a_free; on its last chance it is passed over
 -- unless a_alone (the node runs no other such job).
 -- a_rest: where nothing is there fall asleep, and look once more, for what was enqueued before the lock was there to be seen.
@@ -145,7 +144,7 @@ CREATE FUNCTION workerd.claim(
     a_node bigint, a_n bigint, a_lanes int[], a_lows bigint[], a_batch int, a_tasks text[], a_free boolean, a_alone boolean,
     a_last_chance int, a_rest boolean
 ) RETURNS workerd.answer
-LANGUAGE plpgsql VOLATILE SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     got workerd.answer;
     low bigint;
@@ -159,13 +158,13 @@ BEGIN
         RAISE EXCEPTION 'a claim needs READ COMMITTED';
     END IF;
     LOOP
-        FOR i IN 1 .. cardinality(a_lanes) LOOP
-            IF EXISTS (SELECT FROM workerd.ready r WHERE r.lane = a_lanes[i] AND r.pos >= a_lows[i]) THEN
-                got.lane := a_lanes[i];
-                low := a_lows[i];
-                EXIT;
-            END IF;
-        END LOOP;
+        -- The first lane that has anything is locked; what is unlocked is our sleep, for a claimer's session holds no other locks.
+        -- The lock, the leases and the rows in three statements in this order: each snapshot sees what the former waited for.
+        SELECT l.lane, l.low, workerd.lock_lane(l.lane), pg_advisory_unlock_all(),
+            EXISTS (SELECT FROM workerd.node d WHERE d.id = a_node AND d.dead_at IS NULL)
+        INTO got.lane, low, ignored, ignored, alive
+        FROM unnest(a_lanes, a_lows) AS l(lane, low)
+        WHERE (SELECT true FROM workerd.ready r WHERE r.lane = l.lane AND r.pos >= l.low LIMIT 1) LIMIT 1;
         EXIT WHEN got.lane IS NOT NULL OR got.asleep OR NOT a_rest;
         -- one more time where they are held already: there must not be a moment in which they are not
         PERFORM pg_advisory_lock_shared('workerd.queue'::regclass::oid::int, k)
@@ -180,10 +179,6 @@ BEGIN
         RETURN got;
     END IF;
     got.asleep := false;
-    -- The lock, the leases and the rows in three statements in this order: each snapshot sees what the former waited for.
-    -- What is unlocked first is our sleep: a claimer's session holds no other locks.
-    SELECT pg_advisory_unlock_all(), workerd.lock_lane(got.lane), EXISTS (SELECT FROM workerd.node d WHERE d.id = a_node AND d.dead_at IS NULL)
-    INTO ignored, ignored, alive;
     IF NOT alive THEN
         RAISE EXCEPTION 'node % was declared dead', a_node USING ERRCODE = 'WD001';
     END IF;
