@@ -97,9 +97,9 @@ async def _copy(connection: AnyConnection, what: Options, payloads: Sequence[str
         lane, due, ids = await connection.fetchrow(  # type: ignore[misc]  # one row always comes
             _RESERVE, len(payloads), what.task, what.queue, what.priority, what.run_at, what.delay
         )
-        columns = {"id": ids, "lane": repeat(lane), "task": repeat(what.task), "max_retries": repeat(what.max_retries)}
-        if due is not None:
-            columns["run_at"] = repeat(due)
+        columns = {"id": ids, "lane": repeat(lane), "task": repeat(what.task)}
+        options = {"max_retries": what.max_retries, "run_at": due}
+        columns.update({name: repeat(value) for name, value in options.items() if value is not None})
         await connection.copy_records_to_table(
             "ready" if due is None else "scheduled", schema_name="workerd", columns=[*columns, "payload"],
             records=zip(*columns.values(), payloads, strict=False),
