@@ -7,13 +7,14 @@ from collections import defaultdict
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import asyncpg
+
 from workerd.errors import PayloadError
 from workerd.queue.enqueue import Options, many, one
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    import asyncpg
     from asyncpg.pool import PoolConnectionProxy
 
     from workerd.job import AnyConnection
@@ -135,7 +136,7 @@ class _Kept:
 
     async def __aenter__(self) -> Pooled:
         """The one that is kept, or another one of the pool. Raises DatabaseError."""
-        if self._connection is not None and (monotonic() - self._taken > MOST or self._connection.is_closed()):
+        if self._connection is not None and (monotonic() - self._taken > MOST or _is_lost(self._connection)):
             await self.let_go()
         if self._connection is None:
             self._connection = await self._acquire()
@@ -162,3 +163,10 @@ class _Kept:
             self._keeper = asyncio.create_task(self._keep(), name="enqueue connection")
         else:
             await self.let_go()
+
+
+def _is_lost(connection: Pooled) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # its session has ended, and the pool has taken it back
+        return True
