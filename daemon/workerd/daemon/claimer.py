@@ -70,6 +70,7 @@ class Claimer:
         self._told = False  # an enqueue has notified us
         self._blocked = False  # the last claim met a job that waits for a free worker
         self._dusk = 0  # the transaction id at which the lanes were found empty; 0: they were not
+        self._backoff = 0.0  # seconds until the next try to connect: none after a turn that went well
         self._connection: Connection | None = None
         self._asked_at = math.inf  # since when a turn waits for the database
         self._claim_at = 0.0
@@ -81,7 +82,6 @@ class Claimer:
 
     async def run(self, first: Connection) -> None:
         """Run until closed and everything that ended is written; survives the loss of its connection."""
-        backoff = 0.0
         while not self._finished:
             try:
                 connection = await connect(self._dsn, self._name, claims=True) if first.is_closed() else first
@@ -91,12 +91,11 @@ class Claimer:
                     self.ready.clear()
                     self._connection = None
                     connection.terminate()
-                backoff = 0.0
             except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 self._on_state("reconnecting")
-                log.warning("database: %s; again in %.1f s", str(error) or type(error).__name__, backoff)
-                await asyncio.sleep(backoff * random.uniform(0.75, 1.25))
-                backoff = min(max(backoff * 2, 0.1), 5.0)
+                log.warning("database: %s; again in %.1f s", str(error) or type(error).__name__, self._backoff)
+                await asyncio.sleep(self._backoff * random.uniform(0.75, 1.25))
+                self._backoff = min(max(self._backoff * 2, 0.1), 5.0)
                 try:
                     await self._on_lost()
                 except DatabaseError as trouble:
@@ -145,6 +144,7 @@ class Claimer:
             self._asked_at = monotonic()
             more = await self._turn(connection)
             self._asked_at = math.inf
+            self._backoff = 0.0
             if not more:
                 await self._rest(connection)
         await asyncio.sleep(0)  # the last ends are counted
@@ -215,11 +215,8 @@ class Claimer:
             rest=True,
         )
         ended = self._finisher.take(good=True)
-        told, self._told, self._hungry = (
-            self._told,
-            False,
-            False,
-        )  # what is heard while the claim is under way counts for the next one
+        told, self._told = self._told, False
+        self._hungry = False  # what is heard while the claim is under way counts for the next one
         began = monotonic()
         try:
             held, answer = await cycle(connection, node, ended, wanted)

@@ -52,6 +52,7 @@ class LeaseThread(threading.Thread):
         self._cut = asyncio.Event()
         self._hurry = asyncio.Event()
         self._leaving = False
+        self._backoff = 0.0  # seconds until the next try to connect: none after a beat that arrived
 
     async def register(self) -> None:
         """Returns when the started thread, which has connected meanwhile, has registered the node. Raises DatabaseError when it cannot."""
@@ -77,7 +78,6 @@ class LeaseThread(threading.Thread):
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        backoff = 0.0
         while not self._ending.is_set():
             try:
                 connection = await connect(self._dsn, f"worker {self._about.name} lease")
@@ -85,16 +85,15 @@ class LeaseThread(threading.Thread):
                     await self._keep(connection)
                 finally:
                     connection.terminate()
-                backoff = 0.0
             except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 if not self._registered.done():
                     self._registered.set_exception(error)
                     return
-                log.warning("heartbeat: %s; again in %.1f s", str(error) or type(error).__name__, backoff)
+                log.warning("heartbeat: %s; again in %.1f s", str(error) or type(error).__name__, self._backoff)
                 self._cut.clear()
                 self._hurry.clear()
-                await self._pause(backoff)
-                backoff = min(max(backoff * 2, 0.1), 2.0)
+                await self._pause(self._backoff)
+                self._backoff = min(max(self._backoff * 2, 0.1), 2.0)
 
     async def _keep(self, connection: Connection) -> None:
         """Hold the lock and beat until told to leave or the connection is lost."""
@@ -112,6 +111,7 @@ class LeaseThread(threading.Thread):
             self._hurry.clear()
             if not await node.beat(connection, self._node, self._figures):
                 await self._begin_anew(connection)
+            self._backoff = 0.0
             await self._pause(self._about.heartbeat)
             if self._cut.is_set():
                 raise ConnectionError("the connection was closed")
