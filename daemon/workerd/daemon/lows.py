@@ -29,7 +29,8 @@ class Lows:
         self._served: dict[int, float] = {}
         self._unswept: set[int] = set()
         self._sweep_wanted = True
-        self._sweep_at = 0.0
+        self._sweep_at = 0.0  # the earliest moment for the next one
+        self._swept_at = 0.0
         self._order: list[Lane] = []
         self.swept_empty = False  # the last claim looked at all lanes from the beginning, and found nothing
         self.settled = False  # all is empty, and no transaction is left that could commit a ticket drawn before
@@ -56,7 +57,7 @@ class Lows:
         """When the next sweep is to be made (monotonic)."""
         if self._sweep_wanted:
             return self._sweep_at
-        return math.inf if self.settled else self._sweep_at + MOST
+        return math.inf if self.settled else max(self._sweep_at, self._swept_at + MOST)
 
     def rewind(self, lane: int, pos: int) -> None:
         """A job has become free at `pos`, behind the bound."""
@@ -66,7 +67,7 @@ class Lows:
     def targets(self) -> list[tuple[Lane, int]]:
         """The lanes with their bounds for the next claim, the most urgent first and among equals the one served longest ago."""
         now = monotonic()
-        if now >= self._sweep_at and (self._sweep_wanted or now >= self._sweep_at + MOST):
+        if now >= self._sweep_at and (self._sweep_wanted or now >= self._swept_at + MOST):
             self._sweep_wanted = False
             self._sweep_at = now + MOST
             self._unswept = {lane.id for lane in self._lanes}
@@ -84,7 +85,8 @@ class Lows:
         swept = self._unswept.intersection(each.id for each in seen)
         if swept:
             self._unswept -= swept
-            self._sweep_at = monotonic() + min(max(took * SHARE, LEAST), MOST)
+            self._swept_at = monotonic()
+            self._sweep_at = self._swept_at + min(max(took * SHARE, LEAST), MOST)
         self.swept_empty = lane is None and len(swept) == len(self._lanes)
         if lane is not None:
             self._served[lane.id] = monotonic()
