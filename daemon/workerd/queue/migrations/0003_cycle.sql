@@ -25,8 +25,8 @@ $$;
 -- Wakes the daemons that sleep on a lane. Where none does no notification is sent, for those are serialised by one lock for the whole server.
 -- Taken and given back in one expression, which nothing interrupts: a lock that is left behind would keep daemons from their sleep.
 CREATE FUNCTION workerd.wake(a_lane int) RETURNS boolean LANGUAGE sql VOLATILE AS $$
-    SELECT CASE WHEN pg_try_advisory_lock('workerd.queue'::regclass::oid::int, a_lane & 63)
-        THEN NOT pg_advisory_unlock('workerd.queue'::regclass::oid::int, a_lane & 63) ELSE pg_notify('workerd', 'ready') IS NOT NULL END
+    SELECT CASE WHEN pg_try_advisory_lock('workerd.queue'::regclass::oid::int, workerd.sleep_lock(a_lane))
+        THEN NOT pg_advisory_unlock('workerd.queue'::regclass::oid::int, workerd.sleep_lock(a_lane)) ELSE pg_notify('workerd', 'ready') IS NOT NULL END
 $$;
 
 -- As before, with its plan kept: it is asked at each end of a batch.
