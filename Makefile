@@ -8,7 +8,7 @@ HOME_OF_RUN := DATABASE_URL= TASKS=invoices STATE_DIR=$(STATE) RUNTIME_DIR=$(STA
 CTL := $(HOME_OF_RUN) $(BIN)/workerctl
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run status logs ctl stop test test-server check format samples bench-latency constraints clean
+.PHONY: help install install-dev run status logs ctl stop test faults test-server check format samples bench-latency constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -50,11 +50,14 @@ ctl: ## any other command on it: make ctl DO='jobs show 3'
 stop: ## stop the daemon of `make run` and its database
 	@$(CTL) stop
 
-test: $(VENV)/installed-dev ## unit and integration tests, on an embedded PostgreSQL of their own
+test: $(VENV)/installed-dev ## unit and integration tests and those of the queue's protocol, on an embedded PostgreSQL of their own
 	@$(BIN)/python -m pytest
 
+faults: $(VENV)/installed-dev ## daemons that are killed, frozen, cut off, reloaded: nothing may be lost or end twice
+	@$(BIN)/python -m pytest tests/faults
+
 # what depends on the server's version: the queue's functions, their plans, the schema
-SQL_TESTS := tests/faults/test_state_machine.py tests/faults/test_holes.py tests/integration/test_plans.py tests/integration/test_schema.py \
+SQL_TESTS := tests/protocol/test_state_machine.py tests/protocol/test_holes.py tests/integration/test_plans.py tests/integration/test_schema.py \
 	tests/integration/test_migrations.py tests/integration/test_jobs.py tests/integration/test_sql.py
 
 test-server: $(VENV)/installed-dev ## the tests of the queue on another PostgreSQL: make test-server PROGRAMS=/usr/lib/postgresql/15/bin

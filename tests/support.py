@@ -13,6 +13,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import psutil
 
 from workerd.daemon.daemon import Daemon
 from workerd.locate import Location
@@ -96,7 +99,7 @@ class DaemonProcess:
 
     def __init__(self, settings: Settings, **environment: str) -> None:
         self.settings = settings
-        self._environment = environment
+        self._environment = {"WORKERD_TEST_DAEMON": uuid4().hex, **environment}  # inherited by whatever it starts
         self.process: subprocess.Popen[bytes] | None = None
         self._supervisor: socket.socket | None = None
 
@@ -147,6 +150,21 @@ class DaemonProcess:
         finally:
             os.close(ended)
 
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def left_behind(self) -> list[str]:
+        """The command lines of processes that this one, or a process of its own, has started and that still run."""
+        return [_command(process) for process in psutil.process_iter() if self._started(process)]
+
+    def _started(self, process: psutil.Process) -> bool:
+        try:
+            mark = process.environ().get("WORKERD_TEST_DAEMON")
+        except psutil.Error:
+            return False
+        return mark == self._environment["WORKERD_TEST_DAEMON"]
+
     def kill(self) -> None:
         """SIGKILL, and wait for the end."""
         assert self.process is not None
@@ -187,6 +205,13 @@ class Ctl:
         done = self(*words, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} {' '.join(process.cmdline())}"
+    except psutil.Error:
+        return str(process.pid)
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from tests.faults.test_state_machine import DAY, ENDINGS, GOOD, TASK, end, wanted
+from tests.protocol.test_state_machine import DAY, ENDINGS, GOOD, TASK, end, wanted
 from workerd.daemon.lows import Lows
 from workerd.errors import DatabaseError, NodeDead
 from workerd.queue.claim import Claimed, claim
@@ -18,7 +18,7 @@ from workerd.queue.finish import finish, give_back, own_leases, split
 from workerd.queue.node import Registration, new_id, register
 
 if TYPE_CHECKING:
-    from tests.faults.attack import Attack
+    from tests.protocol.attack import Attack
 
     DB = asyncpg.Connection[asyncpg.Record]
 

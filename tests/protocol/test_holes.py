@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import asyncpg
 import pytest
 
-from tests.faults.test_state_machine import DAY, TASK, broken, end, enqueue, wanted
 from tests.handlers import gate
+from tests.protocol.test_state_machine import DAY, TASK, broken, end, enqueue, wanted
 from tests.support import InProcess, state_of, until, until_state
 from workerd.daemon.lows import Lows
 from workerd.errors import NodeDead

@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 from hypothesis.errors import Flaky
 
-from tests.faults import test_holes as holes
-from tests.faults.test_state_machine import broken, drive
+from tests.protocol import test_holes as holes
+from tests.protocol.test_state_machine import broken, drive
 from tests.support import until
 
 if TYPE_CHECKING:

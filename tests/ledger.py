@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _LEASES = """
     CREATE TABLE ledger (
         seq bigserial PRIMARY KEY, tx bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint, what text NOT NULL,
-        lane int, pos bigint, node bigint, n bigint, id bigint, attempt int
+        lane int, pos bigint, node bigint, n bigint, id bigint, attempt int, session text NOT NULL DEFAULT current_setting('application_name')
     );
     CREATE FUNCTION note_lease() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE
@@ -54,7 +54,8 @@ async def install(db: DB) -> None:
 async def violations(db: DB) -> list[str]:
     """What of the ledger must not be so; it is complete when nothing is unfinished any more."""
     rows = await db.fetch("SELECT * FROM ledger ORDER BY seq")
-    return [*_of_tickets(rows), *_of_jobs(rows), *_of_attempts(rows)]
+    names = {row["id"]: row["name"] for row in await db.fetch("SELECT id, name FROM workerd.node")}
+    return [*_of_tickets(rows), *_of_jobs(rows), *_of_attempts(rows), *_of_writers(rows, names)]
 
 
 def _of_tickets(rows: list[asyncpg.Record]) -> list[str]:
@@ -100,4 +101,14 @@ def _of_attempts(rows: list[asyncpg.Record]) -> list[str]:
         attempts = [row["attempt"] for row in each]
         if attempts != sorted(attempts):
             found.append(f"the attempts of job {job} fall: {attempts}")
+    return found
+
+
+def _of_writers(rows: list[asyncpg.Record], names: dict[int, str]) -> list[str]:
+    """What a daemon holds is ended in its own sessions, or by maintenance: the name of a session begins with that of its node."""
+    found = []
+    for row in rows:
+        owner, writer = names.get(row["node"]), row["session"].removeprefix("worker ").removesuffix(" pool")
+        if row["what"] == "end" and owner != writer and writer in names.values():
+            found.append(f"job at {row['lane'], row['pos']}, which {owner} held, was ended by {writer}")
     return found

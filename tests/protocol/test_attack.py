@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.attack import Attack
-from tests.faults.test_mutants import GOOD, LEASE_LOCK, NO_LOCK, Mutant
+from tests.protocol.attack import Attack
+from tests.protocol.test_mutants import GOOD, LEASE_LOCK, NO_LOCK, Mutant
 
 if TYPE_CHECKING:
     import asyncpg

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from tests.faults.ledger import install, violations
-from tests.faults.node import FAILURES, Attacker
-from tests.faults.test_state_machine import DAY, TASK, broken
+from tests.ledger import install, violations
+from tests.protocol.node import FAILURES, Attacker
+from tests.protocol.test_state_machine import DAY, TASK, broken
 from workerd.errors import DatabaseError
 from workerd.queue.database import connect
 from workerd.queue.lane import lanes
