@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 _LEASES = """
     CREATE TABLE ledger (
         seq bigserial PRIMARY KEY, tx bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint, what text NOT NULL,
-        lane int, pos bigint, node bigint, n bigint, id bigint, attempt int, session text NOT NULL DEFAULT current_setting('application_name')
+        lane int, pos bigint, node bigint, n bigint, id bigint, attempt int,
+        session text NOT NULL DEFAULT current_setting('application_name')
     );
     CREATE FUNCTION note_lease() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE

@@ -50,7 +50,7 @@ class Books:
         await until(lambda: self._db.fetchval(ENDED), "all jobs ended", limit)
 
     async def close(self, *daemons: DaemonProcess, settle: bool = True, limit: float = 60.0) -> list[str]:
-        """Wait until every job has ended (unless `settle` is False: those that wait may go on waiting), stop the daemons, and tell what is wrong."""
+        """Wait until every job has ended, stop the daemons, and tell what is wrong; without `settle`, jobs may still wait."""
         if settle:
             await self.settled(limit)
         wrong = []

@@ -6,13 +6,13 @@ import asyncio
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from tests.faults.balance import Books
 from tests.protocol.test_mutants import Mutant
 from tests.support import DaemonProcess, until
 
 if TYPE_CHECKING:
     import asyncpg
 
+    from tests.faults.balance import Books
     from workerd import Queue
     from workerd.settings import Settings
 
@@ -28,7 +28,10 @@ UNFENCED = [
         "WHERE l.tickets && (SELECT range_agg(int8range(a, b)) FROM unnest(a_from, a_to) AS d(a, b)) ORDER",
         also=("FROM unnest(a_n, a_from, a_to) AS d(n, a, b) WHERE d.n = held.n;", "FROM unnest(a_n, a_from, a_to) AS d(n, a, b);"),
     ),
-    Mutant("and takes that of another", "finish_succeeded", "DELETE FROM workerd.lease l WHERE l.node = a_node", "DELETE FROM workerd.lease l WHERE l.node = held.node"),
+    Mutant(
+        "and takes that of another", "finish_succeeded",
+        "DELETE FROM workerd.lease l WHERE l.node = a_node", "DELETE FROM workerd.lease l WHERE l.node = held.node",
+    ),
 ]  # fmt: skip
 
 
