@@ -14,11 +14,12 @@ from workerd import Discard, Job, Retry, RetryAfter, Snooze, task
 # For daemons within the test's process: handlers say that they have begun, and wait until the test lets them go on.
 begun: dict[int, asyncio.Event] = {}
 go_on: dict[int, asyncio.Event] = {}
+loops: dict[int, asyncio.AbstractEventLoop] = {}
 
 
 def gate(number: int) -> tuple[asyncio.Event, asyncio.Event]:
     """The events of one gated job: it has begun; it may go on."""
-    begun[number], go_on[number] = asyncio.Event(), asyncio.Event()
+    begun[number], go_on[number], loops[number] = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
     return begun[number], go_on[number]
 
 
@@ -159,6 +160,32 @@ async def deaf() -> None:
     while True:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(3600)
+
+
+@task(timeout=0.2, retry=Retry(max=1, interval=0.01))
+async def deaf_at_first(number: int, *, job: Job) -> str:
+    """Its first attempt ignores every cancellation until the test lets it go on."""
+    if job.attempt > 1:
+        return "the second attempt"
+    begun[number].set()
+    while not go_on[number].is_set():
+        with contextlib.suppress(asyncio.CancelledError):
+            await go_on[number].wait()
+    return "the first attempt, late"
+
+
+@task(timeout=0.2, retry=Retry(max=1, interval=0.01))
+def thread_at_first(number: int, *, job: Job) -> str:
+    """Its first attempt returns when the test lets it."""
+    if job.attempt > 1:
+        return "the second attempt"
+    asyncio.run_coroutine_threadsafe(go_on[number].wait(), loops[number]).result()
+    return "the first attempt, late"
+
+
+@task(timeout=0.2, retry=0)
+async def deaf_for_ever() -> None:
+    await deaf.fn()
 
 
 @task

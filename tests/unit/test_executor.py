@@ -12,7 +12,8 @@ import pytest
 
 from tests.unit.support import Nobody, claimed
 from workerd import Discard, RetryAfter, Snooze, task
-from workerd.daemon.executor import MAX_ERROR, Executor
+from workerd.daemon.endings import MAX_ERROR
+from workerd.daemon.executor import Executor
 from workerd.outcomes import Outcome
 from workerd.settings import Settings
 from workerd.tasks import registry

@@ -96,10 +96,10 @@ class Daemon:
             await self._lease.register()
             async with asyncio.TaskGroup() as group:
                 await self._work(group, queue, connection)
-                if self._executor.running:  # handlers that do not end would keep the group waiting
+                if self._executor.running or self._executor.written_off:  # they would keep the group waiting for ever
                     await self._leave(queue)
                     logging.shutdown()
-                    os._exit(1)
+                    os._exit(1 if self._executor.running else 0)
         finally:
             await self._leave(queue)
 

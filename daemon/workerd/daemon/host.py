@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from workerd.config import Settings
-    from workerd.daemon.executor import Executor, Run
+    from workerd.daemon.executor import Executor
     from workerd.daemon.holdings import Holdings
+    from workerd.daemon.run import Run
     from workerd.job import AnyConnection, Job
     from workerd.queue.client import Queue
 

@@ -62,6 +62,7 @@ class Status:
             "jobs_done": self._figures.done,
             "jobs_failed": self._figures.failed,
             "jobs_lost": self._figures.lost,
+            "written_off": self._workers.written_off,
             "rss_bytes": rss,
             "cpu_percent": cpu,
             "loop_lag_ms": round(self.loop_lag * 1000, 3),
@@ -82,6 +83,8 @@ class Status:
             f"{figures.done:,} done",
             f"{figures.failed:,} failed",
         ]
+        if self._workers.written_off:
+            parts.append(f"{self._workers.written_off} written off")
         if self.connection != "connected":
             since = (datetime.now(UTC) - self._connection_since).total_seconds()
             parts.append(f"database {self.connection} since {since:.0f} s")

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from workerd.daemon.backlog import Backlog
     from workerd.daemon.executor import Executor
     from workerd.daemon.finisher import Finisher
+    from workerd.daemon.run import Run
     from workerd.queue.claim import Claimed
+    from workerd.queue.finish import Finished
     from workerd.queue.node import Figures
 
 
@@ -52,6 +54,7 @@ class Workers:
         self.quiet = asyncio.Event()  # set when, after `drain`, no job runs
         self._draining = False
         self.mean_run: float | None = None  # seconds, an exponential average: how far ahead to claim
+        executor.on_written_off = self._replace
 
     @property
     def capacity(self) -> int:
@@ -60,6 +63,11 @@ class Workers:
     @property
     def busy(self) -> int:
         return self._figures.busy
+
+    @property
+    def written_off(self) -> int:
+        """Handlers that go on though their job has ended."""
+        return self._executor.stray
 
     @property
     def idle(self) -> int:
@@ -71,12 +79,9 @@ class Workers:
 
     def scale(self, count: int) -> None:
         """Change the number of workers; a job that runs is not interrupted."""
-        assert self._group is not None
         wanted = count * self._concurrent
         while len(self._slots) < wanted:
-            slot = Slot(len(self._slots) // self._concurrent + 1)
-            slot.task = self._group.create_task(self._work(slot), name=f"worker-{slot.worker}")
-            self._slots.append(slot)
+            self._slots.append(self._begin(len(self._slots) // self._concurrent + 1))
         while len(self._slots) > wanted:
             self._retire(self._slots.pop())
         self._figures.workers = count
@@ -103,6 +108,21 @@ class Workers:
             for slot in (*self._slots, *self._leaving)
         ]
 
+    def _begin(self, worker: int) -> Slot:
+        assert self._group is not None
+        slot = Slot(worker)
+        slot.task = self._group.create_task(self._work(slot), name=f"worker-{worker}")
+        return slot
+
+    def _replace(self, run: Run, end: Finished) -> None:
+        """The slot of a run that was written off is another one from now on; the coroutine that it leaves takes no job more."""
+        for place, slot in enumerate(self._slots):
+            if slot.task is run.worker:
+                self._slots[place] = self._begin(slot.worker)
+        self._leaving = {slot for slot in self._leaving if slot.task is not run.worker}
+        self._ended()
+        self._finisher.add(end)
+
     def _retire(self, slot: Slot) -> None:
         slot.retired = True
         if slot.job is not None:
@@ -123,9 +143,7 @@ class Workers:
             self._figures.busy += 1
             ended = await self._executor.run(job, worker)
             slot.job = None
-            self._figures.busy -= 1
-            if self._draining and not self._figures.busy:
-                self.quiet.set()
+            self._ended()
             ran = ended.ran
             self.mean_run = ran if self.mean_run is None else self.mean_run * 0.8 + ran * 0.2
             self._finisher.add(ended)
@@ -133,3 +151,8 @@ class Workers:
                 await asyncio.sleep(0)
                 turned = monotonic()
         self._leaving.discard(slot)
+
+    def _ended(self) -> None:
+        self._figures.busy -= 1
+        if self._draining and not self._figures.busy:
+            self.quiet.set()

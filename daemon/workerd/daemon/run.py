@@ -1,0 +1,38 @@
+"""A run: one attempt of a job, from its start to its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from workerd.job import Job
+    from workerd.queue.claim import Claimed
+
+Stop = Literal["cancelled", "returned", "lost", "timeout"]
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A job that is being run by the asyncio task `worker`; `deadline`, `started` and `halted` are monotonic seconds."""
+
+    claimed: Claimed
+    job: Job | None  # None: the handler does not want it
+    worker: asyncio.Task[Any]
+    started: float
+    deadline: float
+    stop: Stop | None = None  # why it was told to stop
+    halted: float = 0.0  # when
+    progress: float | None = None
+    committed: bool = False  # finish_in was called
+    written_off: bool = False  # its job has ended without it: whatever it still does counts for nothing
+
+    def halt(self, why: Stop) -> None:
+        """Cancel the handler; the outcome says why."""
+        if self.stop is None:
+            self.stop = why
+            self.halted = monotonic()
+            self.worker.cancel()

@@ -1,0 +1,79 @@
+"""Threads in which `def` handlers run: one each, so that one that never returns costs no other job its place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from workerd.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workerd.daemon.run import Run
+
+log = logging.getLogger(__name__)
+
+
+class Threads:
+    """Starts them, and knows those that go on although their job has ended: a thread cannot be stopped."""
+
+    def __init__(self) -> None:
+        self.left: set[Run] = set()
+
+    async def call(self, run: Run, handler: Callable[[], Any]) -> Any:
+        """What the handler returns or raises. Cancelled, its thread goes on and is counted in `left`."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        settled = False
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            nonlocal settled
+            settled = True
+            if run in self.left:
+                self._return_late(run)
+            elif done.done():
+                pass  # it was cancelled in this very turn
+            elif error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)
+
+        def work() -> None:
+            result, error = _outcome(handler)
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(settle, result, error)
+
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(work,), name=f"handler {run.claimed.task}", daemon=True).start()
+        try:
+            return await done
+        except asyncio.CancelledError:
+            if not settled:
+                self.left.add(run)
+                log.warning(
+                    "job %s %s was told to end, its thread goes on until it returns", run.claimed.id, run.claimed.task
+                )
+            raise
+
+    def _return_late(self, run: Run) -> None:
+        self.left.discard(run)
+        took = format_duration(monotonic() - run.started)
+        log.warning(
+            "job %s %s: its thread has returned after %s, %s still go on",
+            run.claimed.id, run.claimed.task, took, len(self.left),
+        )  # fmt: skip
+
+
+def _outcome(handler: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    try:
+        return handler(), None
+    except StopIteration:  # no future can carry it
+        return None, RuntimeError("the handler raised StopIteration")
+    except BaseException as error:  # noqa: BLE001 - it is carried to the loop, whatever it is
+        return None, error
