@@ -8,12 +8,12 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from workerd.errors import ConfigError
+from workerd.redact import is_secret, masked
 from workerd.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,28 +57,6 @@ class Configuration:
         if isinstance(value, tuple):
             return ",".join(value)
         return masked(str(value)) if is_secret(name) else str(value)
-
-
-def is_secret(name: str) -> bool:
-    return bool(_extra(name)["secret"])
-
-
-def masked(value: str) -> str:
-    """A secret as it may be shown: an address keeps all but its password, anything else keeps nothing."""
-    scheme, mark, rest = value.partition("://")
-    user, at, host = rest.rpartition("@")  # a password may hold characters that should have been encoded
-    if ":" not in user and re.search(r"[/?#]", user):  # this @ stands in the path or the query
-        user, at, host = "", "", rest
-    try:
-        parts = urlsplit(f"{scheme}{mark}{host}")
-    except ValueError:
-        return "********"
-    if not mark or not parts.scheme or not (parts.netloc or parts.query):
-        return "********"
-    shown = user.partition(":")[0] + (":********" if ":" in user else "") + at + parts.netloc
-    path = parts.path if parts.scheme.startswith("postgres") else re.sub(r"[^/]{12,}", "********", parts.path)
-    whole = f"{parts.scheme}://{shown}{path}{'?' if parts.query else ''}{parts.query}"
-    return re.sub(r"(?i)(password|token|key|secret)=[^&]*", r"\1=********", whole)
 
 
 def names(name: str) -> tuple[str, ...]:

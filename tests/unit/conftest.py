@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
 import pytest
 
+from workerd.daemon.log_file import LogFile
 from workerd.tasks import registry
 
 if TYPE_CHECKING:
@@ -42,6 +42,5 @@ def own_logging() -> Iterator[None]:
     root.setLevel(level)
     logging.raiseExceptions = raises
     for handler in ours:
-        if isinstance(handler, logging.FileHandler):
-            with contextlib.suppress(OSError, ValueError):
-                handler.close()
+        if isinstance(handler, LogFile):
+            handler.close()

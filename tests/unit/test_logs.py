@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
-from workerd.daemon import logs
+from workerd.daemon import current, logs
+from workerd.daemon.log_lines import ConsoleFormatter, JsonFormatter
 from workerd.errors import ConfigError
+from workerd.redact import Redactor
 from workerd.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,8 +47,9 @@ def test_a_json_line_holds_time_level_logger_message_and_what_the_record_carries
     assert line == {
         "level": "INFO",
         "logger": "workerd.test",
-        "message": "job 7\nended",
+        "node": settings.node,
         "job": 7,
+        "message": "job 7\nended",
         "duration_s": 0.25,
         "path": str(tmp_path),
     }
@@ -70,23 +75,25 @@ def test_a_traceback_is_a_field(tmp_path: Path) -> None:
     ],
 )
 def test_no_record_is_lost_for_what_it_carries(fields: dict[str, Any], key: str, shown: object) -> None:
-    line = logs.JsonFormatter().format(record(**fields))
+    line = JsonFormatter(Redactor(Settings())).format(record(**fields))
     assert json.loads(line)[key] == shown
     line.encode()
 
 
 def test_console_lines_have_colours_only_on_a_terminal() -> None:
     warning = record(msg="a %s", args=("b",), levelname="WARNING", levelno=logging.WARNING)
-    plain = logs.ConsoleFormatter(colours=False).format(warning)
+    plain = ConsoleFormatter(Redactor(Settings()), colours=False).format(warning)
     datetime.strptime(plain[:23], "%Y-%m-%d %H:%M:%S.%f")  # noqa: DTZ007 - the line is in local time
     assert plain[23:] == " WARNING a b"
-    assert logs.ConsoleFormatter(colours=True).format(warning) == f"\x1b[33m{plain}\x1b[0m"
-    assert "\x1b" not in logs.ConsoleFormatter(colours=True).format(record(msg="a"))
+    assert ConsoleFormatter(Redactor(Settings()), colours=True).format(warning) == f"\x1b[33m{plain}\x1b[0m"
+    assert "\x1b" not in ConsoleFormatter(Redactor(Settings()), colours=True).format(record(msg="a"))
 
 
 def test_a_console_line_ends_with_its_traceback() -> None:
     error = ValueError("x")
-    line = logs.ConsoleFormatter(colours=False).format(record(msg="failed", exc_info=(ValueError, error, None)))
+    line = ConsoleFormatter(Redactor(Settings()), colours=False).format(
+        record(msg="failed", exc_info=(ValueError, error, None))
+    )
     assert line.endswith("failed\nValueError: x")
 
 
@@ -126,3 +133,45 @@ def test_a_place_that_cannot_be_written_is_told_with_advice(tmp_path: Path) -> N
     (tmp_path / "log").write_text("a file is in its place")
     with pytest.raises(ConfigError, match=r"cannot be written: .* \(set LOG_DIR to a writable directory\)"):
         set_up(tmp_path)
+
+
+def test_what_is_logged_within_an_attempt_names_it(tmp_path: Path) -> None:
+    settings = set_up(tmp_path)
+
+    def work() -> None:
+        current.attempt.set((7, "ocr", 2))
+        log.info("within")
+        log.info("of another", extra={"job": 8})
+        logging.getLogger("somebody.else").warning("in a library")
+
+    contextvars.copy_context().run(work)
+    log.info("outside")
+    within, other, library, outside = lines(settings.log_path)
+    assert [within[key] for key in ("job", "task", "attempt")] == [7, "ocr", 2]
+    assert list(within) == ["ts", "level", "logger", "node", "job", "task", "attempt", "message"]
+    assert (other["job"], "attempt" in other) == (8, False)
+    assert library["attempt"] == 2
+    assert "job" not in outside
+
+
+def test_a_console_line_names_the_attempt() -> None:
+    formatter = ConsoleFormatter(Redactor(Settings()), colours=False)
+    assert formatter.format(record(msg="hello", job=7, task="ocr", attempt=2))[23:] == " INFO    [job 7 ocr #2] hello"
+    assert formatter.format(record(msg="hello", job=7))[23:] == " INFO    [job 7] hello"
+
+
+@pytest.mark.parametrize("kind", ["json", "console"])
+def test_no_secret_reaches_a_log_whatever_carries_it(tmp_path: Path, kind: str) -> None:
+    password, key = 'pa"ss/wörd', "sk-abcdef"
+    dsn = f"postgresql://user:{quote(password, safe='')}@host/db"
+    settings = set_up(tmp_path, database_url=dsn, openai_api_key=key, log_format=kind)
+    try:
+        raise ValueError(f"cannot reach {dsn} with {key}")
+    except ValueError:
+        log.exception(
+            "password %s of %s", password, dsn, extra={"how": {"key": [key]}, "url": "redis://me:hidden@there/0"}
+        )
+    text = settings.log_path.read_text() + settings.error_log_path.read_text()
+    assert "********" in text
+    for secret in (password, json.dumps(password)[1:-1], quote(password, safe=""), key, "hidden"):
+        assert secret not in text

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from workerd import codec
+from workerd.daemon import current
 from workerd.daemon.endings import Endings
 from workerd.daemon.run import Run
 from workerd.daemon.stack import stack_of
@@ -54,6 +55,7 @@ class Executor:
         started = monotonic()
         run = Run(claimed, job, worker, started, started + (task.timeout or self._job_timeout))
         self.running.add(run)
+        current.attempt.set((claimed.id, claimed.task, claimed.attempt))
         try:
             result = await self._call(task, run)
             outcome = SUCCEEDED if result is None and not run.committed else self._endings.returned(task, run, result)

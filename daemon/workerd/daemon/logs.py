@@ -1,23 +1,20 @@
-"""Log files and formats: one line a record, for people or as JSON; errors in a file of their own."""
+"""Where the log goes: files, warnings and errors in one of their own, and standard error."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
-import json
 import logging
 import os
 import sys
 import threading
 import traceback
-from datetime import UTC, datetime
-from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING
 
-import orjson
-
+from workerd.daemon.log_file import LogFile
+from workerd.daemon.log_lines import ConsoleFormatter, JsonFormatter, Origin
 from workerd.errors import ConfigError
+from workerd.redact import Redactor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,52 +22,6 @@ if TYPE_CHECKING:
     from workerd.config import Settings
 
 BACKGROUND = "WORKERD_BACKGROUND"  # set by `workerctl start`: standard error is nobody's
-_PLAIN = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
-_COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ts, level, logger, message and what the record carries beside."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            **{key: value for key, value in vars(record).items() if key not in _PLAIN},
-        }
-        if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
-        try:
-            return orjson.dumps(fields, default=str).decode()
-        except TypeError:  # large numbers, other keys than text, lone surrogates: rare, and slower
-            return json.dumps(fields, default=str, skipkeys=True)
-
-
-class ConsoleFormatter(logging.Formatter):
-    """Time, level and message; colours only on a terminal."""
-
-    def __init__(self, colours: bool) -> None:
-        super().__init__()
-        self._colours = colours
-
-    def format(self, record: logging.LogRecord) -> str:
-        moment = datetime.fromtimestamp(record.created).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        line = f"{moment} {record.levelname:<8}{record.getMessage()}"
-        if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        colour = _COLOURS.get(record.levelno) if self._colours else None
-        return f"\x1b[{colour}m{line}\x1b[0m" if colour else line
-
-
-class _Rotating(RotatingFileHandler):
-    """Also keeps to its size when no old file is to be kept."""
-
-    def doRollover(self) -> None:  # noqa: N802 - logging's name
-        if not self.backupCount and self.stream:
-            self.stream.truncate(0)
-        super().doRollover()
 
 
 def set_up(settings: Settings) -> None:
@@ -78,20 +29,17 @@ def set_up(settings: Settings) -> None:
     root = logging.getLogger()
     root.setLevel(settings.log_level)
     logging.raiseExceptions = False  # a full disk must not stop the work
-    kind = settings.log_format
+    redactor = Redactor(settings)
     files = [_file(settings.log_path, settings), _file(settings.error_log_path, settings)]
     files[1].setLevel(logging.WARNING)
-    for handler in files:
-        handler.setFormatter(ConsoleFormatter(colours=False) if kind == "console" else JsonFormatter())
+    for file in files:
+        file.setFormatter(_formatter(redactor, console=settings.log_format == "console", colours=False))
     handlers: list[logging.Handler] = [*files]
     if BACKGROUND not in os.environ:
-        console = logging.StreamHandler(sys.stderr)
-        terminal = sys.stderr.isatty()
-        plain = kind == "console" or (kind is None and terminal)
-        console.setFormatter(
-            ConsoleFormatter(colours=terminal and "NO_COLOR" not in os.environ) if plain else JsonFormatter()
-        )
-        handlers.append(console)
+        handlers.append(_console(settings, redactor))
+    origin = Origin(settings.node)
+    for handler in handlers:
+        handler.addFilter(origin)
     root.handlers[:] = handlers
     if BACKGROUND in os.environ:
         sys.stdout = LogLines(logging.getLogger("stdout"))
@@ -115,13 +63,8 @@ class LogLines(io.TextIOBase):
 def reopen() -> None:
     """Close the log files; the next record opens them anew (after an outside rotation)."""
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.acquire()
-            try:
-                with contextlib.suppress(OSError, ValueError):  # what could not be written before cannot be now
-                    handler.close()
-            finally:
-                handler.release()
+        if isinstance(handler, LogFile):
+            handler.reopen()
 
 
 def dump_stacks() -> None:
@@ -137,16 +80,23 @@ def dump_stacks() -> None:
     logging.getLogger(__name__).warning("stacks of all threads and tasks:\n%s", "\n".join(lines))
 
 
-def _file(path: Path, settings: Settings) -> logging.FileHandler:
+def _formatter(redactor: Redactor, *, console: bool, colours: bool) -> logging.Formatter:
+    return ConsoleFormatter(redactor, colours=colours) if console else JsonFormatter(redactor)
+
+
+def _console(settings: Settings, redactor: Redactor) -> logging.Handler:
+    """Standard error, in the format that was asked for, else as fits a terminal or a file."""
+    terminal = sys.stderr.isatty()
+    console = settings.log_format == "console" or (settings.log_format is None and terminal)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter(redactor, console=console, colours=terminal and "NO_COLOR" not in os.environ))
+    return handler
+
+
+def _file(path: Path, settings: Settings) -> LogFile:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _Rotating(
-            path,
-            maxBytes=settings.log_max_size,
-            backupCount=settings.log_keep,
-            encoding="utf-8",
-            errors="backslashreplace",
-        )
+        return LogFile(path, settings.log_max_size, settings.log_keep)
     except OSError as error:
         raise ConfigError(
             f"the log file {path} cannot be written: {error.strerror} (set LOG_DIR to a writable directory)"
