@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from workerd.errors import TaskError
 from workerd.retry import Retry
-from workerd.units import Duration, parse_duration
+from workerd.units import Duration, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -39,6 +39,8 @@ class Task(Generic[P, R]):
         retry: Retry,
         timeout: float | None,
         result_ttl: float | None,
+        cpu: bool = False,
+        memory: int | None = None,
     ) -> None:
         self.fn = fn
         self.name = name
@@ -47,6 +49,8 @@ class Task(Generic[P, R]):
         self.retry = retry
         self.timeout = timeout  # seconds; None: the setting JOB_TIMEOUT
         self.result_ttl = result_ttl  # seconds; None: the setting RESULT_TTL; 0: a success leaves no row
+        self.cpu = cpu  # runs in a process of its own
+        self.memory = memory  # bytes that it may take there; None: no limit
         self.is_async = inspect.iscoroutinefunction(fn)
         self.signature = _signature(fn, name)
         self._required, self._allowed = _names(self.signature)
@@ -118,20 +122,26 @@ def task(fn: Callable[P, R], /) -> Task[P, R]: ...
 @overload
 def task(
     *, name: str | None = None, queue: str = "default", priority: int = 0, retry: Retry | int | None = None,
-    timeout: Duration | None = None, result_ttl: Duration | None = None,
+    timeout: Duration | None = None, result_ttl: Duration | None = None, cpu: bool = False, memory: str | int | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...  # fmt: skip
 def task(
     fn: Callable[..., Any] | None = None, /, *, name: str | None = None, queue: str = "default", priority: int = 0,
-    retry: Retry | int | None = None, timeout: Duration | None = None, result_ttl: Duration | None = None,
+    retry: Retry | int | None = None, timeout: Duration | None = None, result_ttl: Duration | None = None, cpu: bool = False,
+    memory: str | int | None = None,
 ) -> Any:  # fmt: skip
-    """Register a function as a task. Its name is the function's unless given. Raises TaskError for a wrong declaration."""
+    """Register a function as a task. Its name is the function's unless given. Raises TaskError for a wrong declaration.
+
+    `cpu=True` runs a plain `def` in a child process, which is killed at its timeout; `memory` (bytes, `500M`) is what it may take there.
+    """
 
     def register(fn: Callable[..., Any]) -> Task[..., Any]:
         title = name or fn.__name__
         declared = Task(
             fn, title, queue, priority, Retry(retry) if isinstance(retry, int) else retry or Retry(),
-            _duration(title, "timeout", timeout), _duration(title, "result_ttl", result_ttl),
+            _duration(title, "timeout", timeout), _duration(title, "result_ttl", result_ttl), cpu, _memory(title, cpu, memory),
         )  # fmt: skip
+        if cpu and declared.is_async:
+            raise TaskError(f"task {title}: cpu=True is for a plain def, which runs in a process of its own")
         known = registry.get(title)
         if known is not None and (known.fn.__module__, known.fn.__qualname__) != (fn.__module__, fn.__qualname__):
             raise TaskError(
@@ -148,6 +158,20 @@ def _duration(task_name: str, option: str, value: Duration | None) -> float | No
         return None if value is None else parse_duration(value)
     except ValueError as error:
         raise TaskError(f"task {task_name}: {option} {error}") from error
+
+
+def _memory(task_name: str, cpu: bool, value: str | int | None) -> int | None:
+    if value is None:
+        return None
+    if not cpu:
+        raise TaskError(f"task {task_name}: memory limits a process, which only a cpu=True task has")
+    try:
+        size = parse_size(value)
+    except ValueError as error:
+        raise TaskError(f"task {task_name}: memory {error}") from error
+    if size < 1_000_000:
+        raise TaskError(f"task {task_name}: memory is {value}, allowed is 1M and more")
+    return size
 
 
 def _signature(fn: Callable[..., Any], name: str) -> inspect.Signature:

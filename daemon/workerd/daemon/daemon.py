@@ -104,6 +104,7 @@ class Daemon:
             await self._leave(queue)
 
     async def _leave(self, queue: Queue) -> None:
+        await self._executor.children.close()
         self._lease.leave()
         await asyncio.to_thread(self._lease.join, 5.0)
         client.set_default(None)

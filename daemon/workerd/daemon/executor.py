@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from workerd import codec
 from workerd.daemon import current
+from workerd.daemon.children.pool import Children
 from workerd.daemon.endings import Endings
 from workerd.daemon.run import Run
 from workerd.daemon.stack import stack_of
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Executor:
-    """Runs jobs: `async def` handlers on the loop, `def` handlers in threads."""
+    """Runs jobs: `async def` handlers on the loop, `def` handlers in threads, those of `cpu=True` in child processes."""
 
     def __init__(self, settings: Settings, tasks: dict[str, Task[..., Any]]) -> None:
         self._settings = settings
@@ -43,6 +44,7 @@ class Executor:
         self._endings = Endings(settings)
         self.ttl = self._endings.ttl
         self.threads = Threads()
+        self.children = Children(settings)
         self.running: set[Run] = set()
         self.written_off: set[Run] = set()  # those that ignore their cancellation, until they end after all
         self.on_written_off: Callable[[Run, Finished], None] | None = None
@@ -83,6 +85,7 @@ class Executor:
                 run.halt("timeout")
                 if run.stop != "returned" and run.halted <= now - CANCEL_GRACE:
                     self._write_off(run)
+            self.children.sweep()
 
     def abandon(self) -> list[Finished]:
         """The ends of jobs that were told to end and do not: given back, their attempt spent."""
@@ -111,6 +114,8 @@ class Executor:
         payload = codec.loads(run.claimed.payload)
         if not task.accepts(payload):
             raise Discard(f"the payload does not fit {task.name}{task.signature}: {task.misfit(payload)}")
+        if task.cpu:
+            return self.children.run(task, run, self._endings.max_retries(task, run.claimed), self.host)
         arguments = payload
         if run.job is not None:
             run.job.payload = payload

@@ -7,11 +7,12 @@ import logging
 import threading
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from workerd import codec
+from workerd.daemon.done import Done
 from workerd.errors import DatabaseError, JobError, LeaseLost
 from workerd.outcomes import Outcome
 from workerd.queue import progress
@@ -19,7 +20,7 @@ from workerd.queue.database import CONNECTION_ERRORS
 from workerd.queue.finish import Finished, finish, holds, split
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator
+    from collections.abc import Awaitable
     from contextlib import AbstractAsyncContextManager
 
     from workerd.config import Settings
@@ -30,14 +31,6 @@ if TYPE_CHECKING:
     from workerd.queue.client import Queue
 
 log = logging.getLogger(__name__)
-
-
-class _Done:
-    """An awaitable that is done: `job.progress` of a `def` handler needs no await and tolerates none."""
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
 
 
 class DaemonHost:
@@ -60,7 +53,7 @@ class DaemonHost:
         if threading.get_ident() == self._thread:
             return self._report(job, fraction, message)
         asyncio.run_coroutine_threadsafe(self._report(job, fraction, message), self._loop)
-        return _Done()
+        return Done()
 
     async def finish_in(self, job: Job, connection: AnyConnection, result: object) -> None:
         if not connection.is_in_transaction():

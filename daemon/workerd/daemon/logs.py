@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from workerd.daemon.log_file import LogFile
 from workerd.daemon.log_lines import ConsoleFormatter, JsonFormatter, Origin
+from workerd.daemon.printed import LogLines
 from workerd.errors import ConfigError
 from workerd.redact import Redactor
 
@@ -44,20 +45,6 @@ def set_up(settings: Settings) -> None:
     if BACKGROUND in os.environ:
         sys.stdout = LogLines(logging.getLogger("stdout"))
         sys.stderr = LogLines(logging.getLogger("stderr"))
-
-
-class LogLines(io.TextIOBase):
-    """What handlers print, as records of the log, one a line: a daemon in the background has no other place for it."""
-
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
-        self._rest = ""
-
-    def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._logger.info("%s", line)
-        return len(text)
 
 
 def reopen() -> None:

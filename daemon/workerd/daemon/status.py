@@ -62,6 +62,7 @@ class Status:
             "jobs_done": self._figures.done,
             "jobs_failed": self._figures.failed,
             "jobs_lost": self._figures.lost,
+            "children": self._workers.children,
             "written_off": self._workers.written_off,
             "rss_bytes": rss,
             "cpu_percent": cpu,

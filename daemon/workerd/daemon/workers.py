@@ -70,6 +70,11 @@ class Workers:
         return self._executor.stray
 
     @property
+    def children(self) -> int:
+        """Processes of `cpu=True` tasks, idle ones too."""
+        return len(self._executor.children)
+
+    @property
     def idle(self) -> int:
         return sum(slot.job is None for slot in self._slots) if self._figures.busy else len(self._slots)
 

@@ -1,0 +1,1 @@
+"""Child processes that run `cpu=True` handlers: one child, one pipe, one job."""
