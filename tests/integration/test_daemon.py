@@ -7,13 +7,14 @@ import json
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests import handlers
 from tests.support import LIMIT, DaemonProcess, InProcess, state_of, until, until_state
 from workerd import JobFailed
+from workerd.daemon.claimer import Claimer
 
 if TYPE_CHECKING:
     import asyncpg
@@ -225,3 +226,34 @@ async def test_a_query_without_an_answer_is_given_up(
 
 async def _others(db: DB, sessions: str, name: str, before: list[int]) -> bool:
     return bool(set(await db.fetchval(sessions, name)) - set(before))
+
+
+async def test_a_daemon_whose_workers_are_all_busy_rests(
+    settings: Settings, queue: Queue, db: DB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = 0
+    turn = Claimer._turn
+
+    async def counted(claimer: Claimer, connection: Any) -> bool:
+        nonlocal turns
+        turns += 1
+        return await turn(claimer, connection)
+
+    monkeypatch.setattr(Claimer, "_turn", counted)
+    async with InProcess(settings.model_copy(update={"workers": 1, "poll_interval": 0.5})) as node:
+        begun, go_on = handlers.gate(40)
+        running = await queue.enqueue("gated", {"number": 40})
+        await begun.wait()
+        await queue.enqueue_many("echo", [{"value": n} for n in range(20)])
+
+        async def waited_long() -> bool:
+            lasts = await db.fetchval(
+                "SELECT started_at < now() - interval '2.5 s' FROM workerd.job WHERE id = $1", running
+            )
+            return bool(lasts)
+
+        await until(waited_long, "sweeps were due while there was no room")
+        assert turns < 100
+        go_on.set()
+        assert await queue.result(running, timeout=10) == "went on"
+        await node.stop()

@@ -299,7 +299,11 @@ class Claimer:
     async def _rest(self, connection: Connection) -> None:
         """Sleep until something happens, or until it is time to look again: nothing depends on notifications."""
         now = monotonic()
-        look_at = min(self._look_at, self._lows.wants_sweep_at)
+        look_at = (
+            math.inf
+        )  # without room nothing is claimed, however long it was not looked: an end or a scaling wakes us
+        if self._accepting and self._room:
+            look_at = max(min(self._look_at, self._lows.wants_sweep_at), self._claim_at)
         until = [self._settle_at, look_at]
         if self._finisher.has_tallies:
             until.append(self._tally_at)
