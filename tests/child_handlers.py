@@ -48,6 +48,12 @@ def endless_unless_cancelled() -> None:
 
 
 @task(cpu=True, retry=0)
+def computing() -> None:
+    """Code in C that never comes back to the interpreter."""
+    sum(iter(int, 1))
+
+
+@task(cpu=True, retry=0)
 def sleeping(seconds: float) -> int:
     time.sleep(seconds)
     return os.getpid()
