@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 from typing import TYPE_CHECKING
 
-from tests.support import DaemonProcess, InProcess, until, until_state
+from tests.faults.fleet import daemons, only_living, start
+from tests.support import until, until_state
 
 if TYPE_CHECKING:
     import asyncpg
-    import pytest
 
+    from tests.faults.balance import Books
+    from tests.support import DaemonProcess, InProcess
     from workerd import Queue
     from workerd.settings import Settings
 
@@ -32,7 +33,7 @@ async def _all_ended(db: DB) -> bool:
 
 
 async def test_three_kills_lose_nothing_and_finish_nothing_twice(
-    daemon: DaemonProcess, queue: Queue, db: DB, settings: Settings
+    daemon: DaemonProcess, queue: Queue, db: DB, settings: Settings, books: Books
 ) -> None:
     """Each job writes a row in the transaction that finishes it, so a second success would be a second row."""
     await db.execute("CREATE TABLE ran (n int, attempt int)")
@@ -58,12 +59,12 @@ async def test_three_kills_lose_nothing_and_finish_nothing_twice(
         crashes = [a for a in json.loads(row["attempts"]) if a["outcome"] == "crashed"]
         assert len(crashes) == row["attempt"] - 1
         assert all(a["error"] == f"node {settings.node} died" for a in crashes)
-    assert await db.fetchval("SELECT count(*) FROM workerd.ready") == 0
-    assert await db.fetchval("SELECT count(*) FROM workerd.lease") == 0
+    await only_living(db, [daemon])
+    assert await books.close(daemon) == []
 
 
 async def test_a_job_that_kills_its_daemon_is_failed_and_none_of_those_claimed_with_it_is(
-    daemon: DaemonProcess, queue: Queue, db: DB
+    daemon: DaemonProcess, queue: Queue, db: DB, books: Books
 ) -> None:
     """Whatever was claimed when a node died counts a crash; only what was running when it died the third time fails."""
     innocents = await queue.enqueue_many("nap", [{"seconds": 0} for _ in range(250)])
@@ -85,6 +86,8 @@ async def test_a_job_that_kills_its_daemon_is_failed_and_none_of_those_claimed_w
     await until(ended, "all innocents succeed")
     crashed = "SELECT count(*) FROM workerd.history WHERE id = ANY ($1) AND crashes > 0"
     assert await db.fetchval(crashed, innocents) > 0, "none was claimed with it"
+    await only_living(db, [daemon])
+    assert await books.close(daemon) == []
 
 
 async def test_a_node_declared_dead_loses_its_jobs_and_begins_anew(node: InProcess, queue: Queue, db: DB) -> None:
@@ -100,7 +103,9 @@ async def test_a_node_declared_dead_loses_its_jobs_and_begins_anew(node: InProce
     assert after["jobs_lost"] >= 1
 
 
-async def test_cutting_every_connection_under_load_loses_nothing(daemon: DaemonProcess, queue: Queue, db: DB) -> None:
+async def test_cutting_every_connection_under_load_loses_nothing(
+    daemon: DaemonProcess, queue: Queue, db: DB, books: Books
+) -> None:
     """Handlers whose own connection is cut fail their attempt and are retried; every answer that was lost is made good."""
     await db.execute("CREATE TABLE ran (n int, attempt int)")
     jobs = await queue.enqueue_many("recorded", [{"n": n, "seconds": 0.02} for n in range(JOBS)])
@@ -120,15 +125,16 @@ async def test_cutting_every_connection_under_load_loses_nothing(daemon: DaemonP
     assert all(row[1] == 1 for row in rows)
     states = await db.fetch("SELECT state, count(*) FROM workerd.job WHERE id = ANY ($1) GROUP BY state", jobs)
     assert [tuple(s) for s in states] == [("succeeded", JOBS)]
+    assert await books.close(daemon) == []
 
 
-async def test_two_daemons_share_the_work_and_one_takes_over(settings: Settings, queue: Queue, db: DB) -> None:
+async def test_two_daemons_share_the_work_and_one_takes_over(
+    settings: Settings, queue: Queue, db: DB, books: Books
+) -> None:
     await db.execute("CREATE TABLE ran (n int, attempt int)")
-    other = settings.model_copy(
-        update={"name": "second", "runtime_dir": settings.runtime_dir / "2", "log_dir": settings.log_dir / "2"}
-    )
-    with DaemonProcess(settings) as first, DaemonProcess(other) as second:
-        await asyncio.gather(asyncio.to_thread(first.start), asyncio.to_thread(second.start))
+    first, second = daemons(settings, "first", "second")
+    with first, second:
+        await start(first, second)
         jobs = await queue.enqueue_many("recorded", [{"n": n, "seconds": 0.05} for n in range(JOBS)])
 
         async def moved() -> bool:
@@ -137,30 +143,8 @@ async def test_two_daemons_share_the_work_and_one_takes_over(settings: Settings,
         await until(moved, "some jobs ran")
         first.kill()
         await until(lambda: _all_ended(db), "all jobs ended", 60)
+        await only_living(db, [second])
+        assert await books.close(first, second) == []
     assert sorted(r[0] for r in await db.fetch("SELECT n FROM ran")) == list(range(JOBS))
     nodes = {r[0] for r in await db.fetch("SELECT DISTINCT node FROM workerd.job WHERE id = ANY ($1)", jobs)}
-    assert nodes == {settings.node, other.node}
-
-
-async def test_a_frozen_leader_is_deposed(
-    settings: Settings, queue: Queue, db: DB, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stopped process keeps its connections, and so the lock of the leader: the others end its session."""
-    monkeypatch.setattr("workerd.maintenance.leader.SILENCE", 2.0)
-    other = settings.model_copy(update={"name": "second", "runtime_dir": settings.runtime_dir / "2"})
-    with DaemonProcess(settings) as frozen:
-        frozen.start()
-        job = await queue.enqueue("nap", {"seconds": 3600})
-        await until_state(db, job, "running")
-        async with InProcess(other):
-            frozen.signal(signal.SIGSTOP)
-            later = await queue.enqueue("echo", {"value": 1}, delay=0.5)
-            assert await queue.result(later, timeout=20) == 1
-
-            async def runs_again() -> bool:
-                row = await db.fetchrow("SELECT state, attempt FROM workerd.job WHERE id = $1", job)
-                return row is not None and tuple(row) == ("running", 2)
-
-            await until(runs_again, "the job of the frozen node runs elsewhere")
-            frozen.kill()
-            await queue.cancel(job)
+    assert nodes == {first.settings.node, second.settings.node}

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from tests.support import DaemonProcess, until
+from tests.faults.fleet import daemons, only_living, start, start_again
+from tests.support import until
 
 if TYPE_CHECKING:
+    from tests.faults.balance import Books
     from workerd import Queue
     from workerd.settings import Settings
 
     DB = asyncpg.Connection[asyncpg.Record]
 
-DAEMONS = 3
 JOBS = 2000
 CUT = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -26,36 +27,13 @@ CUT = """
 ENDED = "SELECT NOT EXISTS (SELECT FROM workerd.ready) AND NOT EXISTS (SELECT FROM workerd.scheduled)"
 
 
-def _fleet(settings: Settings, many: int, **changes: object) -> list[DaemonProcess]:
-    """Daemons with places of their own."""
-    fleet = []
-    for name in (f"worker{number}" for number in range(many)):
-        places = {"runtime_dir": settings.runtime_dir / name, "log_dir": settings.log_dir / name}
-        fleet.append(DaemonProcess(settings.model_copy(update={"name": name, **places, **changes})))
-    return fleet
-
-
 async def _pause(over: asyncio.Event, least: float, most: float) -> None:
     with suppress(TimeoutError):
         await asyncio.wait_for(over.wait(), random.uniform(least, most))
 
 
-async def _start_again(daemon: DaemonProcess) -> None:
-    """As a supervisor does: once more when a session that was cut has ended it at its start."""
-    for _ in range(5):
-        with suppress(AssertionError):
-            await asyncio.to_thread(daemon.start)
-            return
-        await asyncio.to_thread(daemon.wait)
-    raise AssertionError("the daemon does not start")
-
-
-async def _start(fleet: list[DaemonProcess]) -> None:
-    await asyncio.gather(*[asyncio.to_thread(daemon.start) for daemon in fleet])
-
-
 async def test_two_thousand_jobs_succeed_once_though_daemons_are_killed_and_sessions_cut(
-    settings: Settings, queue: Queue, db: DB, dsn: str
+    settings: Settings, queue: Queue, db: DB, books: Books, dsn: str
 ) -> None:
     """Each job writes its row in the transaction that finishes it."""
     await db.execute("CREATE TABLE ran (n int, attempt int)")
@@ -74,21 +52,23 @@ async def test_two_thousand_jobs_succeed_once_though_daemons_are_killed_and_sess
             await _pause(over, 0.5, 1.5)
             daemon = random.choice(fleet)
             await asyncio.to_thread(daemon.kill)
-            await _start_again(daemon)
+            await start_again(daemon)
             kills += 1
 
     observer = await asyncpg.connect(dsn)
-    fleet = _fleet(settings, DAEMONS, workers=8, max_crashes=20)
+    fleet = daemons(settings, "a", "b", "c", workers=8, max_crashes=20)
     with ExitStack() as stack:
         for daemon in fleet:
             stack.enter_context(daemon)
-        await _start(fleet)
+        await start(*fleet)
         jobs = await queue.enqueue_many("recorded", [{"n": n, "seconds": 0.1} for n in range(JOBS)], max_retries=50)
         async with asyncio.TaskGroup() as troubles:
             troubles.create_task(cut_sessions())
             troubles.create_task(kill_daemons())
             await until(lambda: observer.fetchval(ENDED), "all jobs ended", 90)
             over.set()
+        await only_living(db, fleet)
+        assert await books.close(*fleet) == []
     await observer.close()
     assert min(cuts, kills) > 2
     states = await db.fetch("SELECT state, count(*) FROM workerd.job WHERE id = ANY ($1) GROUP BY state", jobs)
@@ -96,12 +76,13 @@ async def test_two_thousand_jobs_succeed_once_though_daemons_are_killed_and_sess
     assert sorted(row[0] for row in await db.fetch("SELECT n FROM ran")) == list(range(JOBS))
 
 
-async def test_two_daemons_share_long_jobs_evenly(settings: Settings, queue: Queue, db: DB) -> None:
+async def test_two_daemons_share_long_jobs_evenly(settings: Settings, queue: Queue, db: DB, books: Books) -> None:
     """Neither claims so far ahead that the other one has nothing to do: forty jobs of a second on eight workers."""
     with ExitStack() as stack:
-        fleet = [stack.enter_context(daemon) for daemon in _fleet(settings, 2, workers=4)]
-        await _start(fleet)
+        fleet = [stack.enter_context(daemon) for daemon in daemons(settings, "a", "b", workers=4)]
+        await start(*fleet)
         await queue.enqueue_many("nap", [{"seconds": 1} for _ in range(40)])
         await until(lambda: db.fetchval(ENDED), "all jobs ended")
+        assert await books.close(*fleet) == []
     took = await db.fetchval("SELECT extract(epoch FROM max(finished_at) - min(enqueued_at)) FROM workerd.history")
     assert took < 6

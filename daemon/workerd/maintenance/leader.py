@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from workerd.queue.database import Connection
     from workerd.tasks import Task
 
-CANDIDACY = 1.0  # seconds between two attempts to become the leader
+CANDIDACY = (
+    0.5  # seconds between two attempts to become the leader; with the second for which a free lock is forgiven under 2
+)
 _ELECT = "SELECT pg_try_advisory_lock('workerd.node'::regclass::oid::int, 0)"
 # A leader asks something several times a second: a session that has been silent for this long is that of a frozen or vanished host.
 _DEPOSE = """
@@ -31,7 +33,7 @@ _DEPOSE = """
         AND l.classid = 'workerd.node'::regclass::oid
         AND a.state <> 'active' AND a.state_change < clock_timestamp() - make_interval(secs => $1)
 """
-SILENCE = 15.0  # seconds
+SILENCE = 5.0  # seconds
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -25,17 +26,21 @@ class Suspicions:
 
     def __init__(self) -> None:
         self._since: dict[int, tuple[float, datetime]] = {}
+        self.due = math.inf  # when the next one is confirmed, should nothing change
 
     def confirmed(self, sights: list[Sight], now: float) -> list[Sight]:
         """The nodes to declare dead, `now` being monotonic seconds."""
         still: dict[int, tuple[float, datetime]] = {}
         dead = []
+        self.due = math.inf
         for sight in sights:
             if sight.unlocked:
                 since, beat = self._since.get(sight.id, (now, sight.beat))
                 still[sight.id] = (since, beat) if beat == sight.beat else (now, sight.beat)
             if sight.silent or (sight.id in still and now - still[sight.id][0] >= sight.grace):
                 dead.append(sight)
+            elif sight.id in still:
+                self.due = min(self.due, still[sight.id][0] + sight.grace)
         self._since = still
         return dead
 
@@ -68,4 +73,4 @@ class Rescuer:
                 )
         if rescued:
             log.warning("rescued %s jobs of %s", len(rescued), ", ".join(sorted({job.node for job in rescued})))
-        return ROUND
+        return max(0.01, min(ROUND, self._suspicions.due - monotonic()))
