@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -191,3 +192,47 @@ async def deaf_for_ever() -> None:
 @task
 def printing(text: str) -> None:
     print(text)
+
+
+@task(retry=Retry(max=1, interval=0))
+async def telling(lines: int, *, fails: bool = False, job: Job) -> str:
+    for number in range(lines):
+        job.log(f"line {number}", "warning" if number % 2 else "info")
+    logging.getLogger("shop").info("a library says %s", job.id)
+    if fails and job.attempt == 1:
+        raise ValueError(f"order {job.id} is wrong")
+    return "told"
+
+
+@task
+def telling_in_thread(*, job: Job) -> None:
+    job.log("from a thread", "error")
+    logging.getLogger("shop").info("and its library")
+
+
+@task(retry=Retry(max=0))
+async def telling_gated(number: int, *, job: Job) -> None:
+    job.log("begun")
+    begun[number].set()
+    await go_on[number].wait()
+
+
+@task
+async def telling_before_finish_in(*, job: Job) -> None:
+    job.log("before")
+    async with job.connection() as connection, connection.transaction():
+        await job.finish_in(connection)
+    job.log("after")
+
+
+@task(retry=Retry(max=0))
+async def failing(number: int, how: str = "order") -> None:
+    if how == "order":
+        raise ValueError(f"order {number} is wrong")
+    raise Discard(f"no customer {number} at '{how}'")
+
+
+@task(cpu=True)
+def telling_in_child(*, job: Job) -> None:
+    job.log("from a child", "warning")
+    logging.getLogger("shop").warning("and its library")

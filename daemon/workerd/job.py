@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workerd.errors import JobError
+from workerd.job_lines import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import asyncpg
     from asyncpg.pool import PoolConnectionProxy
 
+    from workerd.job_lines import JobLines
+
     AnyConnection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
 
@@ -20,6 +23,7 @@ class Host(Protocol):
     """What a job needs from whoever runs it: the daemon, or a test."""
 
     def report(self, job: Job, fraction: float, message: str | None) -> Awaitable[None]: ...
+    def log(self, job: Job, message: str, level: str) -> None: ...
     def connection(self) -> AbstractAsyncContextManager[AnyConnection]: ...
     async def finish_in(self, job: Job, connection: AnyConnection, result: object) -> None: ...
 
@@ -27,7 +31,7 @@ class Host(Protocol):
 class Job:
     """One attempt of a job. A handler receives it by a parameter named `job`."""
 
-    __slots__ = ("_host", "attempt", "failures", "id", "key", "max_retries", "payload", "queue", "task")
+    __slots__ = ("_host", "attempt", "failures", "id", "key", "lines", "max_retries", "payload", "queue", "task")
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class Job:
         self.max_retries = max_retries
         self.key = key
         self.payload = payload
+        self.lines: JobLines | None = None  # what it has logged, kept by its host
         self._host = host
 
     @property
@@ -63,6 +68,16 @@ class Job:
         if not 0 <= fraction <= 1:
             raise JobError(f"progress is {fraction}, allowed is 0 to 1")
         return self._host.report(self, fraction, message)
+
+    def log(self, message: str, level: str = "info") -> None:
+        """Write a line to the daemon's log and keep it with this attempt: `workerctl logs --job ID` shows it.
+
+        Of an attempt the first 1,000 lines or 64,000 characters are kept.
+        `level` is debug, info, warning or error; raises JobError for another.
+        """
+        if level not in LEVELS:
+            raise JobError(f"level is {level!r}, allowed are {', '.join(LEVELS)}")
+        self._host.log(self, str(message), level)
 
     def connection(self) -> AbstractAsyncContextManager[AnyConnection]:
         """An asyncpg connection of the daemon's pool, for `async with`."""

@@ -40,6 +40,9 @@ class Nobody:
     def report(self, job: Job, fraction: float, message: str | None) -> Awaitable[None]:
         raise NotImplementedError
 
+    def log(self, job: Job, message: str, level: str) -> None:
+        raise NotImplementedError
+
     def connection(self) -> AbstractAsyncContextManager[AnyConnection]:
         raise NotImplementedError
 

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import math
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from workerd.daemon.threads import Threads
 from workerd.job import Job
 from workerd.outcomes import SUCCEEDED, Discard, Outcome
 from workerd.queue.finish import Finished
+from workerd.redact import Redactor
 from workerd.units import format_duration
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Executor:
         self._job_timeout = settings.job_timeout
         self._tasks = tasks
         self._endings = Endings(settings)
+        self._redact = Redactor(settings)
         self.ttl = self._endings.ttl
         self.threads = Threads()
         self.children = Children(settings)
@@ -72,8 +75,10 @@ class Executor:
             self.running.discard(run)
         if run.stop is not None:
             self._halted(run)
+        if outcome.error is not None:
+            outcome = replace(outcome, error=self._redact(outcome.error))
         ttl = self.ttl(task, outcome.ending)
-        return Finished(claimed, outcome, started, monotonic() - started, ttl, run.progress, run.committed)
+        return Finished(claimed, outcome, started, monotonic() - started, ttl, run.progress, run.committed, run.lines)
 
     async def enforce_timeouts(self) -> None:
         """Halt what runs past its deadline, write off what does not halt; one sweep for all instead of a timer for each."""
@@ -91,7 +96,7 @@ class Executor:
         """The ends of jobs that were told to end and do not: given back, their attempt spent."""
         end = Outcome("returned", error="given back: it did not end when it was cancelled")
         return [
-            Finished(run.claimed, end, run.started, monotonic() - run.started, 0.0, run.progress)
+            Finished(run.claimed, end, run.started, monotonic() - run.started, 0.0, run.progress, lines=run.lines)
             for run in self.running
         ]
 
@@ -148,5 +153,7 @@ class Executor:
         outcome = self._endings.stopped(task, run, ", and it ignores its cancellation")
         ran, ttl = monotonic() - run.started, self.ttl(task, outcome.ending)
         if self.on_written_off is not None:
-            self.on_written_off(run, Finished(run.claimed, outcome, run.started, ran, ttl, run.progress))
+            self.on_written_off(
+                run, Finished(run.claimed, outcome, run.started, ran, ttl, run.progress, lines=run.lines)
+            )
         run.worker.cancel()  # perhaps it heeds the second one

@@ -7,6 +7,7 @@ import math
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from workerd.queue import job_log
 from workerd.queue.finish import finish
 from workerd.queue.tally import Tally, bucket
 
@@ -66,7 +67,7 @@ class Finisher:
         """Remove and return a batch: of successes that `cycle` can write, or of everything else."""
         if not self._pending:
             return []
-        batch = [end for end in self._pending if (end.succeeded and end.job.split is None) is good][:BATCH]
+        batch = [end for end in self._pending if _is_good(end) is good][:BATCH]
         if len(batch) == len(self._pending):
             self._pending = []
         elif batch:
@@ -168,8 +169,16 @@ class Finisher:
         return 0.0 if self._second[1] <= QUIET_RATE else SLOW
 
 
+def _is_good(end: Finished) -> bool:
+    """Whether `cycle` can write it: a success, in the lease of its claim, with nothing to be written before."""
+    return end.succeeded and end.job.split is None and end.lines is None
+
+
 async def write(connection: Connection, node: int, ended: list[Finished]) -> list[bool]:
     """Write ends of any kind; for each whether its lease held it. Where the answer to a split was lost, that is the one or the other."""
+    logged = [(end.job, end.lines) for end in ended if end.lines is not None]
+    if logged:
+        await job_log.write(connection, node, logged)
     owned = await finish(connection, node, ended)
     doubtful = [place for place, held in enumerate(owned) if not held and ended[place].job.split is not None]
     if doubtful:

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from workerd import codec
+from workerd.codec import storable
 from workerd.daemon.done import Done
 from workerd.errors import DatabaseError, JobError, LeaseLost
+from workerd.job_lines import LEVELS, JobLines
 from workerd.outcomes import Outcome
-from workerd.queue import progress
+from workerd.queue import job_log, progress
 from workerd.queue.database import CONNECTION_ERRORS
 from workerd.queue.finish import Finished, finish, holds, split
+from workerd.redact import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from workerd.queue.client import Queue
 
 log = logging.getLogger(__name__)
+jobs = logging.getLogger("job")
 
 
 class DaemonHost:
@@ -45,6 +49,8 @@ class DaemonHost:
         self._thread = threading.get_ident()
         self._dirty: dict[int, progress.Progress] = {}
         self._written: dict[int, float] = {}
+        self._redact = Redactor(settings)
+        self._lines = threading.Lock()  # handlers log from threads of their own
 
     def connection(self) -> AbstractAsyncContextManager[AnyConnection]:
         return self._queue.connection()
@@ -55,6 +61,15 @@ class DaemonHost:
         asyncio.run_coroutine_threadsafe(self._report(job, fraction, message), self._loop)
         return Done()
 
+    def log(self, job: Job, message: str, level: str) -> None:
+        text = self._redact(message)
+        with self._lines:
+            if job.lines is None:
+                job.lines = JobLines()
+            line = job.lines.add(level, storable(text))
+        extra = {"job": job.id, "task": job.task, "attempt": job.attempt, "line": line}
+        jobs.log(LEVELS[level], "%s", text, extra=extra)
+
     async def finish_in(self, job: Job, connection: AnyConnection, result: object) -> None:
         if not connection.is_in_transaction():
             raise JobError("finish_in needs an open transaction: use `async with connection.transaction():`")
@@ -63,6 +78,7 @@ class DaemonHost:
             raise LeaseLost(f"job {job.id} is not run by this daemon any more")
         text = None if result is None else codec.dumps(result, f"the result of {job.task}")
         await self._isolate(run)
+        await self._write_lines([run])
         task = self._executor.task(job.task)
         end = Finished(
             run.claimed,
@@ -77,12 +93,15 @@ class DaemonHost:
         run.committed = True
 
     async def flush_forever(self) -> None:
-        """Write the newest progress of each job every PROGRESS_INTERVAL, as long as there is any."""
+        """Write the newest progress of each job, and what jobs have logged, every PROGRESS_INTERVAL, as long as there is any."""
         while True:
             await asyncio.sleep(self._interval)
             self._written = {job: at for job, at in self._written.items() if at > monotonic() - self._interval}
             if self._dirty:
                 await self._write(list(self._dirty))
+            logging_now = [run for run in self._executor.running if run.lines is not None and run.lines.pending]
+            if logging_now:
+                await self._keep_lines(logging_now)
 
     async def _report(self, job: Job, fraction: float, message: str | None) -> None:
         run = self._run(job)
@@ -102,6 +121,19 @@ class DaemonHost:
                     await progress.report(connection, node, [r for r in reports if r.job.node == node])
         except (DatabaseError, asyncpg.PostgresError, *CONNECTION_ERRORS) as error:
             log.warning("progress of %s jobs could not be written: %s", len(reports), error)
+
+    async def _keep_lines(self, runs: list[Run]) -> None:
+        try:
+            await self._write_lines(runs)
+        except (DatabaseError, asyncpg.PostgresError, *CONNECTION_ERRORS) as error:
+            log.warning("what %s jobs have logged could not be written yet: %s", len(runs), error)
+
+    async def _write_lines(self, runs: list[Run]) -> None:
+        logged = [(run.claimed, run.lines) for run in runs if run.lines is not None]
+        if logged:
+            async with self._queue.connection() as connection:
+                for node in {job.node for job, _ in logged}:
+                    await job_log.write(connection, node, [each for each in logged if each[0].node == node])
 
     async def _isolate(self, run: Run) -> None:
         """Give the job a lease of its own: the caller's transaction then blocks no other job of its batch."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from workerd.job import Job
+    from workerd.job_lines import JobLines
     from workerd.queue.claim import Claimed
 
 Stop = Literal["cancelled", "returned", "lost", "timeout"]
@@ -29,6 +30,11 @@ class Run:
     progress: float | None = None
     committed: bool = False  # finish_in was called
     written_off: bool = False  # its job has ended without it: whatever it still does counts for nothing
+
+    @property
+    def lines(self) -> JobLines | None:
+        """What the job has logged, if it did."""
+        return None if self.job is None else self.job.lines
 
     def halt(self, why: Stop) -> None:
         """Cancel the handler; the outcome says why."""

@@ -174,17 +174,27 @@ class Queue:
     async def retry(self, job_id: int) -> str:
         """Queue a failed, cancelled or scheduled job now; returns the state it was in. Raises JobError for any other."""
         state: str = await self._fetchval("SELECT workerd.retry($1)", job_id)
-        if state == "unknown":
-            raise JobError(f"there is no job {job_id}")
-        if state == "key taken":
-            raise JobError(f"job {job_id} cannot be retried: another job with its key is not finished")
-        if state in ("queued", "running", "succeeded"):
-            raise JobError(f"job {job_id} is {state}: only failed, cancelled and scheduled jobs can be retried")
+        refused = not_retried(job_id, state)
+        if refused is not None:
+            raise JobError(refused)
         return state
 
     async def _fetchval(self, sql: str, *args: Any) -> Any:
         async with self.connection() as own:
             return await enqueue.answered(own.fetchval(sql, *args))
+
+
+def not_retried(job_id: int, state: str) -> str | None:
+    """Why `workerd.retry` did not queue a job, from what it answered; None when it did."""
+    match state:
+        case "unknown":
+            return f"there is no job {job_id}"
+        case "key taken":
+            return f"job {job_id} cannot be retried: another job with its key is not finished"
+        case "queued" | "running" | "succeeded":
+            return f"job {job_id} is {state}: only failed, cancelled and scheduled jobs can be retried"
+        case _:
+            return None
 
 
 class Connecting:

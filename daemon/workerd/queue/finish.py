@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from workerd.codec import storable
+from workerd.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
     import asyncpg
 
     from workerd.job import AnyConnection
+    from workerd.job_lines import JobLines
     from workerd.outcomes import Outcome
     from workerd.queue.claim import Claimed
     from workerd.queue.database import Connection
 
-_FINISH = "SELECT workerd.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_FINISH = "SELECT workerd.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 _FINISH_SUCCEEDED = "SELECT * FROM workerd.finish_succeeded($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 _OWN_LEASES = """
     SELECT n, array(SELECT workerd.positions(tickets)) AS tickets, array(SELECT workerd.positions(cancel)) AS cancel
@@ -31,7 +33,8 @@ _OWN_LEASES = """
 class Finished:
     """An attempt that ended.
 
-    `started` is monotonic, `ran` is seconds, `ttl` the seconds to keep the job (0: not at all), `progress` the last one reported.
+    `started` is monotonic, `ran` is seconds, `ttl` the seconds to keep the job (0: not at all), `progress` the last one reported,
+    `lines` what the job has logged.
 
     `committed`: the handler has finished the job in a transaction of its own, so that its lease is expected to be gone; where that
     transaction was rolled back, this outcome counts.
@@ -44,6 +47,7 @@ class Finished:
     ttl: float
     progress: float | None
     committed: bool = False
+    lines: JobLines | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -118,18 +122,20 @@ def owned(ended: Sequence[Finished], row: asyncpg.Record) -> list[bool]:
 
 async def _finish_any(connection: AnyConnection, node: int, ended: Sequence[Finished]) -> list[bool]:
     now = monotonic()
-    columns: tuple[list[Any], ...] = tuple([] for _ in range(9))
+    columns: tuple[list[Any], ...] = tuple([] for _ in range(10))
     for end in ended:
+        error = None if end.outcome.error is None else storable(end.outcome.error)
         values = (
             end.job.n,
             end.job.pos,
             end.outcome.ending,
             end.outcome.result,
-            None if end.outcome.error is None else storable(end.outcome.error),
+            error,
             end.outcome.delay,
             now - end.started,
             end.ttl,
             end.progress,
+            fingerprint(error) if error is not None and end.outcome.ending in ("failed", "retry") else None,
         )
         for column, value in zip(columns, values, strict=True):
             column.append(value)

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 STATES = ("queued", "running", "scheduled", "blocked", "succeeded", "failed", "cancelled")
 
 _COLUMNS = """id, task, queue, state, priority, payload, result, error, attempt, failures, max_retries, progress, message, key,
-    enqueued_at, run_at, started_at, finished_at, node, attempts"""
+    enqueued_at, run_at, started_at, finished_at, node, attempts, fingerprint"""
 _WHERE = """
     ($1::text[] IS NULL OR state = ANY ($1)) AND ($2::text IS NULL OR queue = $2) AND ($3::text IS NULL OR task = $3)
     AND ($4::text IS NULL OR node = $4) AND ($5::text IS NULL OR key = $5)
     AND ($6::double precision IS NULL OR enqueued_at < now() - make_interval(secs => $6))
+    AND ($7::text IS NULL OR fingerprint = $7)
 """
-_LIST = f"SELECT {_COLUMNS} FROM workerd.job WHERE {_WHERE} ORDER BY id DESC LIMIT $7"  # noqa: S608 - constants
+_LIST = f"SELECT {_COLUMNS} FROM workerd.job WHERE {_WHERE} ORDER BY id DESC LIMIT $8"  # noqa: S608 - constants
 _IDS = f"SELECT id FROM workerd.job WHERE {_WHERE} ORDER BY id"  # noqa: S608 - constants
 _SHOW = f"SELECT {_COLUMNS} FROM workerd.job WHERE id = $1"  # noqa: S608 - constants
 _BY_KEY = "SELECT id FROM workerd.job WHERE key = $1 ORDER BY id DESC LIMIT 1"
-_DELETE = "WITH gone AS (DELETE FROM workerd.history WHERE id = $1 RETURNING 1) SELECT count(*) FROM gone"
 _DEPTHS = """
     WITH held AS (SELECT lane, sum(upper(r) - lower(r)) AS running FROM workerd.lease, unnest(tickets) r GROUP BY lane),
     depth AS (
@@ -60,7 +60,8 @@ _NODES = """
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which jobs: every given condition holds. `older_than` is seconds since the job was enqueued."""
+    """Which jobs: every given condition holds. `older_than` is seconds since the job was enqueued,
+    `fingerprint` that of its last failure."""
 
     states: tuple[str, ...] = ()
     queue: str | None = None
@@ -68,9 +69,18 @@ class Filter:
     node: str | None = None
     key: str | None = None
     older_than: float | None = None
+    fingerprint: str | None = None
 
     def arguments(self) -> tuple[Any, ...]:
-        return (list(self.states) or None, self.queue, self.task, self.node, self.key, self.older_than)
+        return (
+            list(self.states) or None,
+            self.queue,
+            self.task,
+            self.node,
+            self.key,
+            self.older_than,
+            self.fingerprint,
+        )
 
 
 async def jobs(connection: AnyConnection, which: Filter, limit: int) -> list[dict[str, Any]]:
@@ -93,11 +103,6 @@ async def id_of_key(connection: AnyConnection, key: str) -> int | None:
     """The newest job with this key."""
     found: int | None = await connection.fetchval(_BY_KEY, key)
     return found
-
-
-async def delete(connection: AnyConnection, job_id: int) -> bool:
-    """Remove a final job; False when there is no final job of this id."""
-    return bool(await connection.fetchval(_DELETE, job_id))
 
 
 async def queues(connection: AnyConnection) -> list[dict[str, Any]]:

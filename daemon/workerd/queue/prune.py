@@ -25,7 +25,14 @@ _REMNANTS = """
     DELETE FROM workerd.progress p WHERE NOT EXISTS (SELECT FROM workerd.ready r WHERE r.id = p.id)
         AND NOT EXISTS (SELECT FROM workerd.scheduled s WHERE s.id = p.id)
 """
-KEEP = 35 * 86400.0  # seconds that dead nodes and counters are kept, at least as long as what refers to them
+_OLD_LINES = """
+    WITH gone AS (DELETE FROM workerd.job_log WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM workerd.job_log WHERE at < now() - make_interval(secs => $1) LIMIT 10000)) RETURNING 1)
+    SELECT count(*) FROM gone
+"""
+KEEP = (
+    35 * 86400.0
+)  # seconds that dead nodes, counters and what jobs logged are kept, at least as long as what refers to them
 
 
 async def add_days(connection: Connection, ttls: Iterable[float]) -> None:
@@ -55,4 +62,6 @@ async def prune(connection: Connection, longest_ttl: float) -> list[str]:
         await connection.execute("SET LOCAL enable_seqscan = off")
         await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
         await connection.execute(_REMNANTS, max(KEEP, longest_ttl))
+    while await connection.fetchval(_OLD_LINES, max(KEEP, longest_ttl)):
+        pass
     return dropped

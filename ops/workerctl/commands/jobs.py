@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from workerctl import context, render
+from workerctl.commands import job_changes, job_view
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from workerd.queue.client import Queue
     from workerd.queue.inspect import Filter
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -26,6 +23,7 @@ TaskName = Annotated[str | None, typer.Option("--task", help="Only of this task.
 NodeName = Annotated[str | None, typer.Option("--node", help="Only those that this node runs or ran last.")]
 Key = Annotated[str | None, typer.Option("--key", help="Only with this key.")]
 Older = Annotated[str | None, typer.Option("--older-than", help="Only those enqueued longer ago, e.g. 2d.")]
+Print = Annotated[str | None, typer.Option("--fingerprint", help="Only those that failed so last: see jobs errors.")]
 Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 Ids = Annotated[
@@ -36,13 +34,13 @@ Ids = Annotated[
 @app.command("list")
 def list_jobs(
     state: State = None, queue: QueueName = None, task: TaskName = None, node: NodeName = None, key: Key = None, older_than: Older = None,
-    limit: Annotated[int, typer.Option(min=1, max=100000)] = 50, as_json: Json = False,
+    fingerprint: Print = None, limit: Annotated[int, typer.Option(min=1, max=100000)] = 50, as_json: Json = False,
 ) -> None:  # fmt: skip
     """The newest jobs that fit.
 
     Example: workerctl jobs list --state failed --task ocr_extract
     """
-    found = context.run(_list(_filter(state, queue, task, node, key, older_than), limit))
+    found = context.run(_list(_filter(state, queue, task, node, key, older_than, fingerprint), limit))
     if as_json:
         render.json(found)
         return
@@ -80,54 +78,88 @@ def show(
     if as_json:
         render.json(job)
         return
-    hidden = ("attempts", "error", "message")
-    render.details(
-        f"job {job['id']}",
-        [(name, _text(value)) for name, value in job.items() if name not in hidden and value is not None],
-    )
+    job_view.show(job)
+
+
+@app.command()
+def errors(
+    hours: Annotated[float, typer.Option(min=0.01, max=87600, help="How far to look back.")] = 24.0,
+    task: TaskName = None,
+    as_json: Json = False,
+) -> None:
+    """Failed attempts, those that failed alike together: how often, first and last seen, an example.
+
+    Example: workerctl jobs errors --hours 1
+    """
+    found = context.run(_errors(hours, task))
+    if as_json:
+        render.json(found)
+        return
     rows = [
-        (a["attempt"], a["node"], render.brief(a["started_at"]), render.brief(a["ended_at"]), a["outcome"], a["error"])
-        for a in job["attempts"]
+        (
+            e["fingerprint"],
+            e["count"],
+            str(e["example"]),
+            e["task"],
+            render.brief(e["first_seen"]),
+            render.brief(e["last_seen"]),
+            e["error"],
+        )
+        for e in found
     ]
-    render.table("attempts", ("attempt", "node", "started", "ended", "outcome", "error"), rows)
+    render.table(
+        f"failed attempts ({sum(e['count'] for e in found):,})",
+        ("fingerprint", "count", "example", "task", "first", "last", "error"),
+        rows,
+    )
 
 
 @app.command()
 def retry(
     ids: Ids = None, state: State = None, queue: QueueName = None, task: TaskName = None, node: NodeName = None, key: Key = None,
-    older_than: Older = None, yes: Yes = False,
+    older_than: Older = None, fingerprint: Print = None, yes: Yes = False,
 ) -> None:  # fmt: skip
     """Queue failed, cancelled or scheduled jobs now.
 
     Example: workerctl jobs retry --state failed --task ocr_extract
     """
-    context.run(_each("retried", ids, _filter(state, queue, task, node, key, older_than), yes, lambda q, i: q.retry(i)))
+    context.run(
+        job_changes.change(
+            "retried", ids, _filter(state, queue, task, node, key, older_than, fingerprint), yes, job_changes.retry
+        )
+    )
 
 
 @app.command()
 def cancel(
     ids: Ids = None, state: State = None, queue: QueueName = None, task: TaskName = None, node: NodeName = None, key: Key = None,
-    older_than: Older = None, yes: Yes = False,
+    older_than: Older = None, fingerprint: Print = None, yes: Yes = False,
 ) -> None:  # fmt: skip
     """Cancel jobs that are not finished; running ones are told to stop.
 
     Example: workerctl jobs cancel 42 43
     """
     context.run(
-        _each("cancelled", ids, _filter(state, queue, task, node, key, older_than), yes, lambda q, i: q.cancel(i))
+        job_changes.change(
+            "cancelled", ids, _filter(state, queue, task, node, key, older_than, fingerprint), yes, job_changes.cancel
+        )
     )
 
 
 @app.command()
 def delete(
     ids: Ids = None, state: State = None, queue: QueueName = None, task: TaskName = None, node: NodeName = None, key: Key = None,
-    older_than: Older = None, yes: Yes = False,
+    older_than: Older = None, fingerprint: Print = None, yes: Yes = False,
 ) -> None:  # fmt: skip
     """Remove finished jobs from the history.
 
     Example: workerctl jobs delete --state cancelled --older-than 7d
     """
-    context.run(_each("deleted", ids, _filter(state, queue, task, node, key, older_than), yes, _delete))
+    context.run(
+        job_changes.change(
+            "deleted", ids, _filter(state, queue, task, node, key, older_than, fingerprint), yes, job_changes.delete
+        )
+    )
 
 
 @app.command()
@@ -154,7 +186,8 @@ def wait(
 
 
 def _filter(
-    state: list[str] | None, queue: str | None, task: str | None, node: str | None, key: str | None, older_than: str | None
+    state: list[str] | None, queue: str | None, task: str | None, node: str | None, key: str | None, older_than: str | None,
+    fingerprint: str | None,
 ) -> Filter:  # fmt: skip
     from workerd.errors import ConfigError
     from workerd.queue.inspect import STATES, Filter
@@ -167,7 +200,7 @@ def _filter(
         age = None if older_than is None else parse_duration(older_than)
     except ValueError as error:
         raise ConfigError(f"--older-than {error}") from None
-    return Filter(tuple(state or ()), queue, task, node, key, age)
+    return Filter(tuple(state or ()), queue, task, node, key, age, fingerprint)
 
 
 async def _list(which: Filter, limit: int) -> list[dict[str, Any]]:
@@ -179,72 +212,27 @@ async def _list(which: Filter, limit: int) -> list[dict[str, Any]]:
 
 async def _show(job_id: int | None, key: str | None) -> dict[str, Any]:
     from workerd.errors import JobError
-    from workerd.queue import inspect
+    from workerd.queue import inspect, job_log
 
     async with context.queue() as queue, queue.connection() as connection:
         if job_id is None and key is not None:
             job_id = await inspect.id_of_key(connection, key)
         found = None if job_id is None else await inspect.job(connection, job_id)
+        lines = [] if found is None else await job_log.lines_of(connection, found["id"])
     if found is None:
         raise JobError(
             f"there is no job {f'with the key {key}' if job_id is None else job_id} (never enqueued, or past its TTL)"
         )
-    return found
+    return {**found, "log": lines}
+
+
+async def _errors(hours: float, task: str | None) -> list[dict[str, Any]]:
+    from workerd.queue import failures
+
+    async with context.queue() as queue, queue.connection() as connection:
+        return await failures.failures(connection, hours, task)
 
 
 async def _wait(job_id: int, timeout: float | None) -> Any:
     async with context.queue() as queue:
         return await queue.result(job_id, timeout)
-
-
-async def _delete(queue: Queue, job_id: int) -> str:
-    from workerd.errors import JobError
-    from workerd.queue import inspect
-
-    async with queue.connection() as connection:
-        if not await inspect.delete(connection, job_id):
-            raise JobError(f"job {job_id} is not finished, or does not exist: cancel it first")
-    return "deleted"
-
-
-async def _each(
-    done: str, ids: list[int] | None, which: Filter, yes: bool, act: Callable[[Queue, int], Awaitable[str]]
-) -> None:
-    """Act on the named jobs, or on those that fit after showing how many; one that refuses does not stop the others."""
-    from workerd.errors import ConfigError, JobError
-    from workerd.queue import inspect
-    from workerd.queue.inspect import Filter
-
-    if not ids and which == Filter():
-        raise ConfigError("give ids, or a filter such as --state failed")
-    async with context.queue() as queue:
-        if not ids:
-            async with queue.connection() as connection:
-                ids = await inspect.job_ids(connection, which)
-            _confirm(len(ids), done, yes)
-        refused = []
-        for job_id in ids:
-            try:
-                await act(queue, job_id)
-            except JobError as error:
-                refused.append(str(error))
-    render.say(f"{len(ids) - len(refused)} {done}")
-    if refused:
-        raise JobError(refused[0] if len(refused) == 1 else f"{len(refused)} refused, the first one: {refused[0]}")
-
-
-def _confirm(count: int, done: str, yes: bool) -> None:
-    from workerd.errors import ConfigError
-
-    render.say(f"{count} jobs fit")
-    if not count or yes:
-        return
-    if not sys.stdin.isatty():
-        raise ConfigError(f"{count} jobs would be {done}: add --yes")
-    typer.confirm(f"{count} jobs will be {done}, go on?", abort=True)
-
-
-def _text(value: object) -> str:
-    from workerd import codec
-
-    return codec.dumps(value, "a value") if isinstance(value, (dict, list)) else str(value)

@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections import deque
-from typing import TYPE_CHECKING, Annotated
+import re
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workerctl import context, render
+from workerctl import context, log_files, render
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from io import TextIOWrapper
     from pathlib import Path
-
-POLL = 0.2  # seconds between two looks at a file that is followed
 
 
 def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
     lines: Annotated[int, typer.Option("--lines", min=0, help="How many of the last lines.")] = 50,
     errors: Annotated[bool, typer.Option("--errors", help="Warnings and errors only.")] = False,
-    job: Annotated[int | None, typer.Option("--job", help="Only what concerns this job.")] = None,
+    job: Annotated[
+        int | None, typer.Option("--job", help="Only what concerns this job, also what is kept in the database.")
+    ] = None,
 ) -> None:
     """Show the last lines of the log.
 
     Example: workerctl logs --follow --errors
     """
-    from workerd.errors import NotRunning
-
     settings = context.settings()
     path = settings.error_log_path if errors else settings.log_path
-    if not path.exists() and not follow:
-        raise NotRunning(f"there is no log at {path} (the daemon has not run yet, or LOG_DIR differs)")
-    end = 0
-    if path.exists():
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for line in deque((li for li in file if _concerns(li, job)), maxlen=lines):
-                render.say(line.rstrip("\n"))
-            end = file.tell()
+    end = path.stat().st_size if path.exists() else 0
+    found = log_files.last_records(path, lambda record: _concerns(record, job), lines)
+    if job is not None and not errors:
+        found = _merged(found, _kept(job), job, console=settings.log_format == "console")[-lines:] if lines else []
+    if not found and not follow and not path.exists():
+        _nothing(path, job)
+    for record in found:
+        render.say(record)
     if follow:
-        for line in _new_lines(path, end):
-            if _concerns(line, job):
-                typer.echo(line.rstrip("\n"))
+        for line in log_files.new_records(path, lambda record: _concerns(record, job), end):
+            typer.echo(line)
 
 
 def follow() -> None:
@@ -55,33 +48,85 @@ def follow() -> None:
     logs(follow=True, lines=10)
 
 
-def _concerns(line: str, job: int | None) -> bool:
-    return job is None or f'"job":{job},' in line or f"job {job} " in line
+def _concerns(record: str, job: int | None) -> bool:
+    return job is None or f'"job":{job},' in record or f'"job":{job}}}' in record or f"job {job} " in record
 
 
-def _new_lines(path: Path, position: int) -> Iterator[str]:
-    """Lines as they are written, across rotations: a new file at the path is read from its beginning."""
-    file: TextIOWrapper | None = None
-    while True:
-        if file is None and path.exists():
-            file = path.open(encoding="utf-8", errors="replace")
-            file.seek(min(position, os.fstat(file.fileno()).st_size))
-            position = 0
-        if file is not None:
-            yield from iter(file.readline, "")
-            if _replaced(path, file):
-                yield from iter(file.readline, "")
-                file.close()
-                file = None
-                continue
-        time.sleep(POLL)
+def _nothing(path: Path, job: int | None) -> None:
+    from workerd.errors import NotRunning
+
+    what = "" if job is None else f", and nothing that job {job} logged is kept"
+    raise NotRunning(f"there is no log at {path} (the daemon has not run yet, or LOG_DIR differs){what}")
 
 
-def _replaced(path: Path, file: TextIOWrapper) -> bool:
+def _kept(job: int) -> list[dict[str, Any]]:
+    """What the job logged, from the database; where that does not answer, nothing but a word about it."""
+    from workerd.errors import WorkerdError
+    from workerd.queue import job_log
+
+    async def ask() -> list[dict[str, Any]]:
+        async with context.queue(upgrade=False) as queue, queue.connection() as connection:
+            return await job_log.lines_of(connection, job)
+
     try:
-        return path.stat().st_ino != os.fstat(file.fileno()).st_ino
-    except FileNotFoundError:
-        return False
+        return context.run(ask())
+    except WorkerdError as error:
+        render.warn(f"only the log file is shown: {error}")
+        return []
+
+
+def _merged(records: list[str], kept: list[dict[str, Any]], job: int, *, console: bool) -> list[str]:
+    """Records of the file with those kept lines that are not among them, in order of time."""
+    numbered, worded = _in_file(records, job)
+    missing = []
+    for line in kept:
+        words = (line["attempt"], line["message"])
+        if (line["attempt"], line["line"]) in numbered:
+            continue
+        if words in worded:
+            worded.remove(words)
+            continue
+        missing.append((_moment(line["at"]), _as_record(line, job, console=console)))
+    return [text for _, text in sorted([*((_moment_of(r), r) for r in records), *missing], key=lambda each: each[0])]
+
+
+def _in_file(records: list[str], job: int) -> tuple[set[tuple[int, int]], list[tuple[int, str]]]:
+    """Which lines that jobs logged are among the records: by attempt and number in JSON, by attempt and text for people."""
+    import orjson
+
+    numbered, worded = set(), []
+    for record in records:
+        if record.startswith("{"):
+            try:
+                fields = orjson.loads(record)
+            except orjson.JSONDecodeError:
+                continue
+            if fields.get("logger") == "job":
+                numbered.add((fields.get("attempt"), fields.get("line")))
+        elif found := re.search(rf"\[job {job} .*?#(\d+)\] (.*)", record, re.DOTALL):
+            worded.append((int(found[1]), found[2]))
+    return numbered, worded
+
+
+def _as_record(line: dict[str, Any], job: int, *, console: bool) -> str:
+    import orjson
+
+    if console:
+        return f"{render.brief(line['at'])} {line['level'].upper():<8}[job {job} #{line['attempt']}] {line['message']}"
+    fields = {"ts": line["at"], "level": line["level"].upper(), "logger": "job", "job": job, "attempt": line["attempt"]}
+    return orjson.dumps({**fields, "message": line["message"], "line": line["line"]}).decode()
+
+
+def _moment_of(record: str) -> float:
+    """When a record was written; 0 for what cannot be read."""
+    found = re.match(r'\{"ts":"([^"]+)"|(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[.\d]*)', record)
+    return _moment(found[1] or found[2]) if found else 0.0
+
+
+def _moment(text: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(text).astimezone().timestamp()
 
 
 commands = (logs, follow)

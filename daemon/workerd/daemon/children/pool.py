@@ -138,15 +138,19 @@ def _request(task: Task[..., Any], run: Run, retries: int) -> dict[str, Any]:
 
 
 async def _take_in(message: dict[str, Any], run: Run, host: Host | None) -> None:
-    """What a child tells while its handler runs: progress, and records of its log."""
+    """What a child tells while its handler runs: progress, records of its log, and what the job logs."""
     if message["kind"] == "log":
         record: dict[str, Any] = message["record"]
         job = run.claimed
         log.handle(
             logging.makeLogRecord({**record, "args": (), "job": job.id, "task": job.task, "attempt": job.attempt})
         )
-    elif message["kind"] == "progress" and run.job is not None and host is not None and message["id"] == run.claimed.id:
+    elif run.job is None or host is None or message["id"] != run.claimed.id:
+        return
+    elif message["kind"] == "progress":
         await host.report(run.job, message["fraction"], message["message"])
+    elif message["kind"] == "line":
+        host.log(run.job, message["message"], message["level"])
 
 
 _RAISED: dict[str, Callable[[dict[str, Any]], Exception]] = {

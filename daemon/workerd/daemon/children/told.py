@@ -70,6 +70,9 @@ class ChildHost:
         self._channel.send(kind="progress", id=job.id, fraction=fraction, message=text)
         return Done()
 
+    def log(self, job: Job, message: str, level: str) -> None:
+        self._channel.send(kind="line", id=job.id, message=storable(message), level=level)
+
     def connection(self) -> NoReturn:
         raise JobError("a cpu=True task runs in a process of its own, which has no connection of the daemon: open one")
 
