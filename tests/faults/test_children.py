@@ -113,9 +113,9 @@ async def test_a_killed_daemon_takes_its_children_and_their_programs_along(
 
     await until(nothing, "nothing is left of it", 3)
     daemon.start()
+    again = "SELECT count(*) = 3 FROM workerd.job WHERE state = 'running' AND attempt = 2"
+    await until(lambda: db.fetchval(again), "they run again")
     for job in (*endless, busy):
-        again = "SELECT state = 'running' AND attempt = 2 FROM workerd.job WHERE id = $1"
-        await until(lambda job=job, again=again: db.fetchval(again, job), "it runs again")
         await queue.cancel(job)
         await until_state(db, job, "cancelled")
     assert await books.close(daemon) == []

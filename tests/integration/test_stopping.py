@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,9 @@ from tests.support import InProcess, until, until_state
 from workerd.daemon import executor
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator
+
     import asyncpg
 
     from workerd import Queue
@@ -23,6 +27,16 @@ if TYPE_CHECKING:
 async def _strays(node: InProcess) -> int:
     count: int = (await node.ask("status"))["data"]["written_off"]
     return count
+
+
+@asynccontextmanager
+async def _going_on(number: int) -> AsyncIterator[asyncio.Event]:
+    """However the test ends, the handler goes on at last: else the loop could not be closed."""
+    begun, go_on = handlers.gate(number)
+    try:
+        yield begun
+    finally:
+        go_on.set()
 
 
 async def _let_go(node: InProcess, number: int) -> None:
@@ -45,8 +59,7 @@ async def test_a_handler_that_goes_on_past_its_timeout_is_written_off_and_its_jo
     settings: Settings, queue: Queue, db: DB, monkeypatch: pytest.MonkeyPatch, number: int, task: str, reason: str
 ) -> None:
     monkeypatch.setattr(executor, "CANCEL_GRACE", 0.2)
-    async with InProcess(settings.model_copy(update={"workers": 1})) as node:
-        handlers.gate(number)
+    async with InProcess(settings.model_copy(update={"workers": 1})) as node, _going_on(number):
         job = await queue.enqueue(task, {"number": number})
         assert await queue.result(job, timeout=10) == "the second attempt"
         status = (await node.ask("status"))["data"]
@@ -65,8 +78,7 @@ async def test_a_deaf_handler_that_is_cancelled_is_cancelled(
 ) -> None:
     monkeypatch.setattr(executor, "CANCEL_GRACE", 0.2)
     monkeypatch.setattr(handlers.deaf_at_first, "timeout", 60.0)
-    async with InProcess(settings.model_copy(update={"workers": 1})) as node:
-        begun, _ = handlers.gate(32)
+    async with InProcess(settings.model_copy(update={"workers": 1})) as node, _going_on(32) as begun:
         job = await queue.enqueue("deaf_at_first", {"number": 32})
         await begun.wait()
         await queue.cancel(job)
