@@ -212,7 +212,7 @@ async def test_a_query_without_an_answer_is_given_up(
     node: InProcess, db: DB, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A table that somebody locks stands in for a server that is frozen."""
-    monkeypatch.setattr("workerd.daemon.claimer.COMMAND_TIMEOUT", 0.1)
+    monkeypatch.setattr("workerd.daemon.link.COMMAND_TIMEOUT", 0.1)
     sessions = (
         "SELECT array_agg(pid) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()"
     )

@@ -1,4 +1,4 @@
-"""The claimer: the one connection on which this node claims, finishes and listens."""
+"""The claimer: claims, finishes and listens for this node, on the one connection of its link."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from workerd.daemon.finisher import write
 from workerd.daemon.lows import Lows
 from workerd.daemon.prefetch import room
 from workerd.daemon.settler import Settler
-from workerd.errors import DatabaseError, NodeDead
+from workerd.errors import NodeDead
 from workerd.queue import tally
 from workerd.queue.claim import MAX_BATCH, Wanted
 from workerd.queue.cycle import cycle
-from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect
 from workerd.queue.lane import lanes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from workerd.config import Settings
     from workerd.daemon.backlog import Backlog
     from workerd.daemon.executor import Executor
     from workerd.daemon.finisher import Finisher
     from workerd.daemon.holdings import Holdings
+    from workerd.daemon.link import Link
     from workerd.daemon.workers import Workers
     from workerd.queue.claim import Answer
     from workerd.queue.database import Connection
@@ -46,11 +46,10 @@ class Claimer:
     """Turns: write what ended, settle what is held, claim what there is room for, rest."""
 
     def __init__(
-        self, dsn: str, settings: Settings, tasks: list[str], holdings: Holdings, backlog: Backlog, workers: Workers,
-        executor: Executor, finisher: Finisher, wake: asyncio.Event, on_state: Callable[[str], None],
-        on_dead: Callable[[], None], on_lost: Callable[[], Awaitable[None]], name: str,
+        self, link: Link, settings: Settings, tasks: list[str], holdings: Holdings, backlog: Backlog, workers: Workers,
+        executor: Executor, finisher: Finisher, wake: asyncio.Event, on_dead: Callable[[], None],
     ) -> None:  # fmt: skip
-        self._dsn = dsn
+        self.link = link
         self._settings = settings
         self._tasks = tasks
         self._holdings = holdings
@@ -59,10 +58,7 @@ class Claimer:
         self._settler = Settler(holdings, backlog, executor, settings.failure_ttl)
         self._finisher = finisher
         self._wake = wake
-        self._on_state = on_state
-        self._on_lost = on_lost  # the database does not answer
         self._on_dead = on_dead  # the database says that this node was declared dead
-        self._name = name
         self._lows = Lows()
         self._accepting = True
         self._closing = False
@@ -70,36 +66,15 @@ class Claimer:
         self._told = False  # an enqueue has notified us
         self._blocked = False  # the last claim met a job that waits for a free worker
         self._dusk = 0  # the transaction id at which the lanes were found empty; 0: they were not
-        self._backoff = 0.0  # seconds until the next try to connect: none after a turn that went well
-        self._connection: Connection | None = None
-        self._asked_at = math.inf  # since when a turn waits for the database
         self._claim_at = 0.0
         self._look_at = 0.0  # when to look for jobs though nothing was heard of any
         self._settle_at = 0.0
         self._tally_at = 0.0
         self._last_chance = max(1, settings.max_crashes - 1)
-        self.ready = asyncio.Event()  # set while connected
 
     async def run(self, first: Connection) -> None:
         """Run until closed and everything that ended is written; survives the loss of its connection."""
-        while not self._finished:
-            try:
-                connection = await connect(self._dsn, self._name, claims=True) if first.is_closed() else first
-                try:
-                    await self._serve(connection)
-                finally:
-                    self.ready.clear()
-                    self._connection = None
-                    connection.terminate()
-            except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
-                self._on_state("reconnecting")
-                log.warning("database: %s; again in %.1f s", str(error) or type(error).__name__, self._backoff)
-                await asyncio.sleep(self._backoff * random.uniform(0.75, 1.25))
-                self._backoff = min(max(self._backoff * 2, 0.1), 5.0)
-                try:
-                    await self._on_lost()
-                except DatabaseError as trouble:
-                    log.error("%s", trouble)  # noqa: TRY400 - its text says it all
+        await self.link.keep(first, self._serve, lambda: self._finished)
 
     @property
     def _finished(self) -> bool:
@@ -123,28 +98,19 @@ class Claimer:
         self._closing = True
         self._wake.set()
 
-    def watch(self) -> None:
-        """Give the connection up when the database has not answered for too long; to be called now and then."""
-        if self._connection is not None and monotonic() - self._asked_at > COMMAND_TIMEOUT:
-            log.warning("the database has not answered for %.0f s", COMMAND_TIMEOUT)
-            self._connection.terminate()
-
     async def _serve(self, connection: Connection) -> None:
-        self._connection, self._asked_at = connection, monotonic()
         await connection.add_listener("workerd", self._notified)
         connection.add_termination_listener(lambda _: self._wake.set())
         self._lows.clear()
         self._dusk = 0
         self._hungry = True
         self._settle_at = 0.0
-        self._on_state("connected")
-        self.ready.set()
         while not self._finished:
             self._wake.clear()
-            self._asked_at = monotonic()
+            self.link.asked_at = monotonic()
             more = await self._turn(connection)
-            self._asked_at = math.inf
-            self._backoff = 0.0
+            if self.link.answered():
+                await self.link.welcome(connection)
             if not more:
                 await self._rest(connection)
         await asyncio.sleep(0)  # the last ends are counted

@@ -19,15 +19,16 @@ from workerd.daemon.finisher import Finisher
 from workerd.daemon.holdings import Holdings
 from workerd.daemon.host import DaemonHost
 from workerd.daemon.lease_thread import LeaseThread
+from workerd.daemon.link import Link
 from workerd.daemon.notify import Supervisor
 from workerd.daemon.status import Status
 from workerd.daemon.workers import Workers
-from workerd.errors import ConfigError
+from workerd.errors import ConfigError, DatabaseError, SchemaError
 from workerd.maintenance.leader import Leader
 from workerd.maintenance.pruner import ttls
 from workerd.queue import client, migrate, node, prune
 from workerd.queue.client import Queue
-from workerd.queue.database import connect, location
+from workerd.queue.database import CONNECTION_ERRORS, connect, is_there, location, refuse_pooler
 from workerd.queue.node import Figures, Registration
 from workerd.settings import WORKERS_MAX
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 PULSE = 1.0  # seconds between two measurements of the loop's lag
 CANCEL_LIMIT = 5.0  # seconds that a cancelled handler may take to end when the daemon stops
+START_LIMIT = 30.0  # seconds for which trouble with a database that has answered is waited out at the start
 FLUSH_LIMIT = 10.0  # seconds that the last results may take to be written when the daemon stops
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ class Daemon:
         self._where = where
         self._tasks = tasks
         self.ready = asyncio.Event()  # set when it claims
+        self._met = False  # the database has answered
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._now = asyncio.Event()
@@ -70,9 +73,10 @@ class Daemon:
         )
         self._status = Status(settings, where.url, self._holdings, self._workers, self._figures)
         self._backlog = backlog
+        self._link = Link(where.direct, self._name, self._status.connection_is, self._on_lost)
         self._claimer = Claimer(
-            where.direct, settings, sorted(tasks), self._holdings, backlog, self._workers, self._executor, self._finisher, self._wake,
-            self._status.connection_is, self._beat_now, self._revive, self._name,
+            self._link, settings, sorted(tasks), self._holdings, backlog, self._workers, self._executor, self._finisher, self._wake,
+            self._beat_now,
         )  # fmt: skip
         self._control = ControlServer(
             settings.socket_path,
@@ -113,17 +117,40 @@ class Daemon:
         log.info("stopped: %s", self._status.line())
 
     async def _connect(self) -> tuple[Queue, Connection]:
-        """The pool, and the claimer's first connection, on which the schema was brought up to date."""
+        """The pool, and the claimer's first connection, on which the schema was brought up to date.
+
+        A database that cannot be reached fails the start at once; when it has answered once, trouble is waited out.
+        """
         log.info("database: %s%s", location(self._where.url), " (embedded)" if self._where.embedded else "")
+        end, wait = monotonic() + START_LIMIT, 0.1
+        while True:
+            try:
+                return await self._connect_once()
+            except (DatabaseError, *CONNECTION_ERRORS) as error:
+                text = str(error) or type(error).__name__
+                if not (self._met or is_there(error)) or isinstance(error, SchemaError) or monotonic() > end:
+                    raise error if isinstance(error, DatabaseError) else DatabaseError(text) from error
+            log.warning("database: %s; again in %.1f s", text, wait)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, 2.0)
+
+    async def _connect_once(self) -> tuple[Queue, Connection]:
         opening = asyncio.create_task(self._open_queue(), name="pool")
+        connection = None
         try:
             connection = await connect(self._where.direct, self._name, claims=True)
+            await refuse_pooler(connection, self._where.direct)
+            self._met = True
             await self._prepare(connection)
+            return await opening, connection
         except BaseException:
+            if connection is not None:
+                connection.terminate()
             opening.cancel()
-            await asyncio.gather(opening, return_exceptions=True)  # it failed for the same reason
+            for opened in await asyncio.gather(opening, return_exceptions=True):
+                if isinstance(opened, Queue):
+                    opened.terminate()
             raise
-        return await opening, connection
 
     async def _prepare(self, connection: Connection) -> None:
         """Bring the schema up to date and make known what this daemon runs."""
@@ -142,6 +169,7 @@ class Daemon:
         return queue
 
     async def _work(self, group: asyncio.TaskGroup, queue: Queue, connection: Connection) -> None:
+        self._queue = queue
         host = DaemonHost(self._settings, queue, self._executor, self._holdings)
         self._executor.host = host
         self._install_signals()
@@ -156,7 +184,7 @@ class Daemon:
             group.create_task(self._executor.enforce_timeouts(), name="timeouts"),
             group.create_task(self._pulse(), name="pulse"),
         ]
-        await self._claimer.ready.wait()
+        await self._link.ready.wait()
         self._status.state = "running"
         log.info("queues: %s; tasks: %s", ", ".join(self._settings.queues) or "all", ", ".join(sorted(self._tasks)))
         log.info(
@@ -213,7 +241,7 @@ class Daemon:
             due = monotonic() + every
             await asyncio.sleep(every)
             self._status.loop_lag = max(0.0, monotonic() - due)
-            self._claimer.watch()
+            self._link.watch()
             if self._supervisor.watchdog_interval is not None:
                 self._supervisor.alive()
             self._supervisor.status(self._status.line())
@@ -248,8 +276,9 @@ class Daemon:
     def _beat_now(self) -> None:
         self._lease.beat_now()
 
-    async def _revive(self) -> None:
-        """Start the embedded server again when it has died."""
+    async def _on_lost(self) -> None:
+        """Start the embedded server again when it has died, and trust no connection of the pool."""
+        await self._queue.expire()
         if self._where.embedded:
             await asyncio.to_thread(embedded.start, self._settings.state_dir)
 
@@ -280,7 +309,7 @@ class Daemon:
         return self._status.report()
 
     async def _on_health(self, _request: dict[str, Any]) -> dict[str, Any]:
-        return {"live": True, "ready": self._status.state == "running" and self._claimer.ready.is_set()}
+        return {"live": True, "ready": self._status.state == "running" and self._link.ready.is_set()}
 
     async def _on_scale(self, request: dict[str, Any]) -> dict[str, Any]:
         count = request.get("workers")

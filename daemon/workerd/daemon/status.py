@@ -37,9 +37,13 @@ class Status:
         self._connection_since = datetime.now(UTC)
         self.state: State = "starting"
         self.connection = "connecting"
+        self._reason: str | None = None
         self.loop_lag = 0.0  # seconds
 
-    def connection_is(self, state: str) -> None:
+    def connection_is(self, state: str, host: str | None = None, reason: str | None = None) -> None:
+        """`host`: the one in use, where it is known; `reason`: what is wrong, one line."""
+        self._where = host or self._where
+        self._reason = reason
         if state != self.connection:
             self.connection = state
             self._connection_since = datetime.now(UTC)
@@ -71,6 +75,7 @@ class Status:
                 "state": self.connection,
                 "host": self._where,
                 "since": self._connection_since.isoformat(timespec="milliseconds"),
+                "reason": self._reason,
             },
             "slots": self._workers.describe(),
         }

@@ -7,6 +7,8 @@ import math
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import asyncpg
+
 from workerd.queue import rescue
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class Rescuer:
                     sight.name,
                     "no heartbeat" if sight.silent else "its connection is gone",
                 )
+                await _end_sessions(connection, sight)
         rescued = await rescue.rescue(connection, self._settings.max_crashes, self._settings.failure_ttl)
         for job in rescued:
             if job.failed:
@@ -74,3 +77,16 @@ class Rescuer:
         if rescued:
             log.warning("rescued %s jobs of %s", len(rescued), ", ".join(sorted({job.node for job in rescued})))
         return max(0.01, min(ROUND, self._suspicions.due - monotonic()))
+
+
+async def _end_sessions(connection: Connection, sight: Sight) -> None:
+    """The host of the node may have vanished in the middle of a transaction."""
+    try:
+        ended = await rescue.end_sessions(connection, sight.id)
+    except asyncpg.InsufficientPrivilegeError as error:
+        log.warning(
+            "sessions of node %s may keep locks until the server notices that they are dead: %s", sight.name, error
+        )
+        return
+    if ended:
+        log.warning("ended %s sessions that node %s had left on the server", ended, sight.name)

@@ -12,7 +12,7 @@ from workerd import codec
 from workerd.errors import DatabaseError, JobError, JobFailed, TaskError
 from workerd.queue import enqueue
 from workerd.queue.coalesce import Coalescer
-from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect_options, explain
+from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect_options, explain, open_any
 from workerd.units import Duration, parse_duration
 
 if TYPE_CHECKING:
@@ -61,6 +61,10 @@ class Queue:
         """Close all connections, waiting for those in use."""
         await self._coalescer.close()
         await self._pool.close()
+
+    async def expire(self) -> None:
+        """Let each connection be replaced before its next use: those there are may have died in silence."""
+        await self._pool.expire_connections()
 
     def terminate(self) -> None:
         """Drop all connections at once, also those in use."""
@@ -224,8 +228,8 @@ class Connecting:
         dsn = self._dsn if self._dsn is not None else await asyncio.to_thread(_configured_dsn)
         try:
             pool = await asyncpg.create_pool(
-                dsn, min_size=0, max_size=self._pool_size, command_timeout=COMMAND_TIMEOUT, timeout=10, **self._options
-            )
+                dsn, connect=open_any, min_size=0, max_size=self._pool_size, command_timeout=COMMAND_TIMEOUT, timeout=10, **self._options
+            )  # fmt: skip
             async with pool.acquire():
                 pass
         except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, OverflowError) as error:

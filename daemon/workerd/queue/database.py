@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
@@ -25,7 +26,16 @@ CLAIMS = {
     "plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off", "enable_bitmapscan": "off", "lock_timeout": "1s",
 }  # fmt: skip
 
+# How soon a server ends the session of a host that has vanished, and with it the locks of that session.
+SERVER_KEEPALIVE = {
+    "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3", "tcp_user_timeout": "15000",
+}  # fmt: skip
+
 UNREADABLE = "(unreadable address)"
+POOLER = (
+    "a pooler stands before the database at {where}: give the server's own address in DATABASE_DIRECT_URL, "
+    "since sessions that listen and hold locks cannot go through it"
+)
 
 # What a lost, refused or failing connection raises, as against a mistake in a statement.
 CONNECTION_ERRORS = (
@@ -53,8 +63,9 @@ async def connect(
         options = connect_options(name, pooled=pooled)
         if claims:
             options["server_settings"].update(CLAIMS)
+            options["target_session_attrs"] = "read-write"
         limit = None if claims else COMMAND_TIMEOUT
-        return await asyncpg.connect(dsn, timeout=timeout, command_timeout=limit, **options)
+        return await open_any(dsn, timeout=timeout, command_timeout=limit, **options)
     except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, OverflowError) as error:
         raise DatabaseError(explain(dsn, error)) from error
 
@@ -63,7 +74,79 @@ def connect_options(name: str, *, pooled: bool = False) -> dict[str, Any]:
     """The keywords that each of our connections and pools gets. Claims need READ COMMITTED, whatever the role's default."""
     if pooled:  # a pooler refuses other settings
         return {"server_settings": {"application_name": name}, "statement_cache_size": 0}
-    return {"server_settings": {"application_name": name, "default_transaction_isolation": "read committed"}}
+    settings = {"application_name": name, "default_transaction_isolation": "read committed", **SERVER_KEEPALIVE}
+    return {"server_settings": settings}
+
+
+async def open_any(dsn: str | None = None, **options: Any) -> Connection:
+    """Open a connection to the host of the DSN, or, of several, to that which takes writes and answers first: one may have vanished."""
+    addresses = each_host(dsn) if dsn is not None else []
+    if len(addresses) < 2:
+        only: Connection = await asyncpg.connect(dsn, **options)
+        return only
+    options["target_session_attrs"] = "read-write"
+    tries = [asyncio.ensure_future(asyncpg.connect(address, **options)) for address in addresses]
+    try:
+        for first in asyncio.as_completed(tries):
+            with contextlib.suppress(*CONNECTION_ERRORS, asyncpg.PostgresError):
+                winner = await first
+                break
+        else:
+            # what a server said is worth more than that another one could not be reached
+            raise min((t.exception() for t in tries), key=lambda e: isinstance(e, OSError)) or OSError(dsn)
+    finally:
+        for each in tries:
+            each.cancel()
+        opened = await asyncio.gather(*tries, return_exceptions=True)
+    for other in opened:
+        if isinstance(other, asyncpg.Connection) and other is not winner:
+            other.terminate()
+    chosen: Connection = winner
+    return chosen
+
+
+def each_host(dsn: str) -> list[str]:
+    """The DSN with one host at a time."""
+    try:
+        url = urlsplit(dsn)
+    except ValueError:
+        return [dsn]
+    user, mark, hosts = url.netloc.rpartition("@")
+    return [urlunsplit(url._replace(netloc=f"{user}{mark}{host}")) for host in hosts.split(",")]
+
+
+async def host_in_use(connection: Connection, dsn: str) -> str:
+    """Host, port and database for people: of several hosts, the address of the one that was chosen."""
+    if len(each_host(dsn)) == 1:
+        return location(dsn)
+    where: str = await connection.fetchval(
+        "SELECT coalesce(host(inet_server_addr()) || ':' || inet_server_port(), 'local') || '/' || current_database()"
+    )
+    return where
+
+
+async def refuse_pooler(connection: Connection, dsn: str) -> None:
+    """Raise DatabaseError when another session than the one that was opened answers: then a pooler hands them out."""
+    if await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid():
+        raise DatabaseError(POOLER.format(where=location(dsn)))
+
+
+def is_there(error: BaseException) -> bool:
+    """Whether the error shows a server that cannot let us in yet: it starts, or all its connections are taken."""
+    cause = error.__cause__ if isinstance(error, DatabaseError) else error
+    return isinstance(cause, (asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError))
+
+
+def state_of(error: BaseException) -> str:
+    """What `status` calls the trouble: a word of docs/database.md."""
+    match error.__cause__ if isinstance(error, DatabaseError) else error:
+        case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
+            return "refused"
+        case asyncpg.ReadOnlySQLTransactionError() | asyncpg.TargetServerAttributeNotMatched():
+            return "read-only"
+        case asyncpg.DiskFullError():
+            return "disk full"
+    return "reconnecting"
 
 
 def explain(dsn: str, error: BaseException) -> str:
@@ -77,6 +160,10 @@ def explain(dsn: str, error: BaseException) -> str:
         return f"the database at {where} refused the login: {error} (check user and password in DATABASE_URL)"
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return f"the server at {where} has no such database: {error} (create it, or correct DATABASE_URL)"
+    if "unsupported startup parameter" in str(error):
+        return POOLER.format(where=where)
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return f"the database at {where} is read-only: it is a standby, or its default_transaction_read_only is on"
     if isinstance(error, (ValueError, OverflowError, asyncpg.ClientConfigurationError)):
         return f"DATABASE_URL cannot be used: {error}"
     if isinstance(error, TimeoutError):

@@ -10,20 +10,32 @@ if TYPE_CHECKING:
 
     from workerd.queue.database import Connection
 
-# The lock of a node is looked at, not tried: a try could meet the node's own attempt to take it again.
+# The lock of a node is looked at, not tried: a try could meet the node's own attempt to take it again. Silence counts only for a rescuer
+# that has been connected for a while: after an outage of the database or of its network all were silent, and come back at their own pace.
 _SUSPECTS = """
     SELECT n.id, n.name, n.beat,
         n.locked AND NOT EXISTS (SELECT FROM pg_locks k WHERE k.locktype = 'advisory' AND k.objsubid = 1
             AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND k.classid::bigint = n.id >> 32 AND k.objid::bigint = n.id & 4294967295) AS unlocked,
-        clock_timestamp() - n.beat > make_interval(secs => 3 * n.heartbeat) AS silent,
+        clock_timestamp() - greatest(n.beat + make_interval(secs => 3 * n.heartbeat), s.backend_start + interval '5 s') > '0' AS silent,
         CASE WHEN pg_postmaster_start_time() > clock_timestamp() - make_interval(secs => 6 * n.heartbeat)
             THEN 3 * n.heartbeat ELSE 1 END AS grace
-    FROM workerd.node n WHERE n.dead_at IS NULL
+    FROM workerd.node n, pg_stat_get_activity(pg_backend_pid()) s WHERE n.dead_at IS NULL
 """
 _DECLARE = (
     "UPDATE workerd.node SET dead_at = clock_timestamp() WHERE id = $1 AND beat = $2 AND dead_at IS NULL RETURNING true"
 )
+
+# The session that holds the node's lock tells which other ones are that daemon's.
+_END_SESSIONS = """
+    SELECT count(pg_terminate_backend(a.pid)) FROM pg_locks k JOIN pg_stat_activity l ON l.pid = k.pid
+        JOIN pg_stat_activity a ON a.datname = l.datname AND a.client_addr IS NOT DISTINCT FROM l.client_addr
+    WHERE k.locktype = 'advisory' AND k.objsubid = 1 AND l.datname = current_database()
+        AND k.classid::bigint = $1::bigint >> 32 AND k.objid::bigint = $1::bigint & 4294967295
+        AND l.application_name LIKE '% lease' AND a.pid <> pg_backend_pid()
+        AND a.application_name IN (l.application_name, left(l.application_name, -6), left(l.application_name, -6) || ' pool',
+            left(l.application_name, -6) || ' maintenance')
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,15 @@ async def declare_dead(connection: Connection, sight: Sight) -> bool:
     async with connection.transaction():
         await connection.execute("SET LOCAL synchronous_commit = on")
         return await connection.fetchval(_DECLARE, sight.id, sight.beat) is not None
+
+
+async def end_sessions(connection: Connection, node: int) -> int:
+    """End what the server still takes for sessions of a dead node, since they keep locks; returns their number.
+
+    Raises asyncpg.InsufficientPrivilegeError where they belong to another role.
+    """
+    count: int = await connection.fetchval(_END_SESSIONS, node)
+    return count
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,321 @@
+"""Trouble with the database: daemons wait, say so, and go on; no job is charged, nothing is lost or ended twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from tests.faults.balance import Books
+from tests.faults.cluster import Cluster, Proxy, Relay
+from tests.support import DaemonProcess, until
+from workerd import Queue
+from workerd.queue import migrate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from workerd.settings import Settings
+
+    DB = asyncpg.Connection[asyncpg.Record]
+
+RESUMED = 5.0  # seconds from the return of the database until jobs end again
+JOBS = 400
+PATIENT = {"heartbeat_interval": 5.0, "retry_delay": 0.01}
+
+
+@asynccontextmanager
+async def opened(dsn: str) -> AsyncIterator[tuple[DB, Queue, Books]]:
+    """A database of its own server with the schema: for an observer, and to enqueue into."""
+    db = await asyncpg.connect(dsn)
+    await migrate.upgrade(db)
+    async with Queue.connect(dsn) as queue:
+        yield db, queue, await Books.open(db)
+    await db.close()
+
+
+def on(settings: Settings, dsn: str, **changes: Any) -> Settings:
+    return settings.model_copy(update={"database_url": dsn, **PATIENT, **changes})
+
+
+async def ask(daemon: DaemonProcess, verb: str = "status") -> dict[str, Any]:
+    reader, writer = await asyncio.open_unix_connection(daemon.settings.socket_path)
+    writer.write(json.dumps({"verb": verb}).encode() + b"\n")
+    answer: dict[str, Any] = json.loads(await reader.readline())["data"]
+    writer.close()
+    return answer
+
+
+async def in_state(daemon: DaemonProcess, *states: str) -> dict[str, Any]:
+    """Wait until `status` shows the database in one of the states."""
+
+    async def look() -> Any:
+        database = (await ask(daemon))["database"]
+        return database if database["state"] in states else None
+
+    found: dict[str, Any] = await until(look, f"status shows {states}")
+    return found
+
+
+async def resumed(db: DB) -> float:
+    """Seconds until a further job has ended."""
+    began = time.monotonic()
+    before = await db.fetchval("SELECT count(*) FROM workerd.history")
+    await until(lambda: db.fetchval("SELECT count(*) > $1 FROM workerd.history", before), "jobs end again", 20)
+    return time.monotonic() - began
+
+
+async def uncharged(db: DB) -> bool:
+    """Whether no job needed a second attempt."""
+    worst: int = await db.fetchval("SELECT max(attempt) FROM workerd.history")
+    return worst == 1
+
+
+async def test_sessions_ended_twenty_times_a_second_cost_no_job_an_attempt(
+    settings: Settings, queue: Queue, db: DB, books: Books
+) -> None:
+    cut = """
+        SELECT count(pg_terminate_backend(pid)) FROM (
+            SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'worker %'
+                AND application_name <> 'worker client' ORDER BY random() LIMIT 1) AS one
+    """
+    with DaemonProcess(on(settings, str(settings.database_url))) as daemon:
+        daemon.start()
+        await queue.enqueue_many("nap", [{"seconds": 0.05}] * JOBS)
+        cuts = 0
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            cuts += await db.fetchval(cut)
+            await asyncio.sleep(0.05)  # the rate that is promised
+        assert cuts > 20
+        assert await books.close(daemon) == []
+    assert await uncharged(db)
+
+
+async def test_a_server_that_crashes_and_returns_costs_no_job_an_attempt(settings: Settings) -> None:
+    with Cluster() as cluster:
+        async with opened(cluster.url[""]) as (first, queue, _):
+            with DaemonProcess(on(settings, cluster.url[""])) as daemon:
+                daemon.start()
+                await queue.enqueue_many("nap", [{"seconds": 0.05}] * JOBS)
+                await resumed(first)
+                cluster.verb("kill")
+                down = await in_state(daemon, "reconnecting")
+                assert "cannot be reached" in down["reason"]
+                assert (await ask(daemon, "health"))["live"]
+                await asyncio.sleep(3)  # the length of the outage
+                cluster.verb("start")
+                db = await asyncpg.connect(cluster.url[""])
+                assert await resumed(db) < RESUMED
+                assert await Books(db).close(daemon) == []
+            assert await uncharged(db)
+            await db.close()
+
+
+async def test_a_frozen_server_is_waited_for(settings: Settings) -> None:
+    with Cluster() as cluster:
+        async with opened(cluster.url[""]) as (db, queue, books):
+            with DaemonProcess(on(settings, cluster.url[""])) as daemon:
+                daemon.start()
+                await queue.enqueue_many("nap", [{"seconds": 0.05}] * JOBS)
+                await resumed(db)
+                cluster.verb("freeze")
+                await in_state(daemon, "reconnecting")
+                cluster.verb("thaw")
+                assert await resumed(db) < RESUMED
+                assert await books.close(daemon) == []
+            assert await uncharged(db)
+
+
+@pytest.mark.parametrize("fault", ["hang", "half", "refuse"])
+async def test_a_network_that_fails_costs_no_job_an_attempt(settings: Settings, fault: str) -> None:
+    """`hang`: nothing passes, nor is anything closed; `half`: no answer passes; `refuse`: connections are reset, new ones refused."""
+    with Cluster() as cluster:
+        async with opened(cluster.url[""]) as (db, queue, books), Proxy(cluster.address) as proxy:
+            with DaemonProcess(on(settings, proxy.before(cluster.url[""]))) as daemon:
+                daemon.start()
+                await queue.enqueue_many("nap", [{"seconds": 0.05}] * JOBS)
+                await resumed(db)
+                await proxy.say(fault)
+                if fault == "refuse":
+                    await proxy.say("reset")
+                await in_state(daemon, "reconnecting")
+                await proxy.say("ok")
+                assert await resumed(db) < RESUMED
+                assert await books.close(daemon) == []
+            assert await uncharged(db)
+
+
+async def test_connections_that_died_in_silence_are_replaced(settings: Settings) -> None:
+    """What the open connections send is dropped for ever, and nobody closes them; new ones work."""
+    with Cluster() as cluster:
+        async with opened(cluster.url[""]) as (db, queue, books), Relay(cluster.address) as relay:
+            with DaemonProcess(on(settings, relay.before(cluster.url[""]))) as daemon:
+                await asyncio.to_thread(daemon.start)
+                await db.execute("CREATE TABLE ran (n int, attempt int)")
+                await queue.enqueue_many("recorded", [{"n": n, "seconds": 0.02} for n in range(20)])
+                await books.settled()
+                await queue.enqueue_many("nap", [{"seconds": 0.05}] * JOBS)
+                await resumed(db)
+                relay.strand()
+                assert await resumed(db) < RESUMED
+                later = await queue.enqueue("recorded", {"n": 20, "seconds": 0.02}, priority=10)  # its connection is one of the pool
+                assert await queue.result(later, timeout=RESUMED) == 20
+                assert await books.close(daemon) == []
+            assert await uncharged(db)
+
+
+async def test_another_host_takes_over(settings: Settings) -> None:
+    """Commits wait for the standby, so that none is lost with the primary."""
+    with Cluster("--standby", "-c", "synchronous_commit=on") as cluster:
+        both = cluster.url["FAILOVER"].partition("?")[0]
+        async with opened(cluster.url[""]) as (first, queue, _):
+            await first.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            await first.execute("SELECT pg_reload_conf()")
+            with DaemonProcess(on(settings, both)) as daemon:
+                daemon.start()
+                await queue.enqueue_many("nap", [{"seconds": 0.05}] * JOBS)
+                await resumed(first)
+                before = (await in_state(daemon, "connected"))["host"]
+                cluster.verb("kill")
+                await in_state(daemon, "reconnecting", "read-only")
+                second = await asyncpg.connect(cluster.url["STANDBY"])
+                cluster.verb("promote")
+                assert await resumed(second) < RESUMED
+                assert (await in_state(daemon, "connected"))["host"] != before
+                assert await Books(second).close(daemon) == []
+            assert await uncharged(second)
+            await second.close()
+
+
+async def test_a_pooler_with_a_direct_address_for_locks_works_and_alone_is_refused(settings: Settings) -> None:
+    with Cluster("--bouncer") as cluster:
+        async with opened(cluster.url[""]) as (db, queue, books):
+            await db.execute("CREATE TABLE ran (n int, attempt int)")
+            pooled = on(settings, cluster.url["BOUNCER"], database_direct_url=cluster.url[""])
+            with DaemonProcess(pooled) as daemon:
+                daemon.start()
+                await queue.enqueue_many("recorded", [{"n": n, "seconds": 0.01} for n in range(100)])
+                await queue.enqueue_many("enqueuing", [{"values": [1, 2, 3]}] * 5)
+                assert await books.close(daemon) == []
+            assert await db.fetchval("SELECT count(*) FROM ran") == 100
+            assert await uncharged(db)
+            alone = on(settings, cluster.url["BOUNCER"])
+            done = await asyncio.to_thread(_run, DaemonProcess(alone).flags)
+            assert done.returncode == 1
+            assert "DATABASE_DIRECT_URL" in done.stderr.splitlines()[-1]
+            assert "Traceback" not in done.stderr
+
+
+def _run(flags: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "workerd", *flags], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+async def test_a_password_that_no_longer_fits_is_named_and_not_tried_in_a_hurry(settings: Settings) -> None:
+    with Cluster() as cluster:
+        async with opened(cluster.url[""]) as (db, queue, books):
+            await db.execute("CREATE ROLE app LOGIN SUPERUSER PASSWORD 'old'")
+            data = await db.fetchval("SHOW data_directory")
+            Path(data, "pg_hba.conf").write_text("host all postgres all trust\nhost all app all scram-sha-256\n")
+            await db.execute("SELECT pg_reload_conf()")
+            with DaemonProcess(on(settings, cluster.url[""].replace("postgres@", "app:old@"))) as daemon:
+                daemon.start()
+                await db.execute("ALTER ROLE app PASSWORD 'new'")
+                await db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+                refused = await in_state(daemon, "refused")
+                assert "check user and password in DATABASE_URL" in refused["reason"]
+                assert "old" not in refused["reason"]
+                job = await queue.enqueue("echo", {"value": 1})
+                await db.execute("ALTER ROLE app PASSWORD 'old'")
+                assert await queue.result(job, timeout=30) == 1
+                assert await books.close(daemon) == []
+            tries = daemon.settings.log_path.read_text().count("refused the login")
+            assert tries < 30
+
+
+async def test_results_are_kept_while_the_disk_of_the_server_is_full(settings: Settings, tmp_path: Path) -> None:
+    """The history lies in a small file system that is filled."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    small = Path("/tmp") / f"workerd-small-{os.getpid()}"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", small], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        small.rmdir()
+        pytest.skip("mounting is not allowed here")
+    try:
+        with Cluster() as cluster:
+            shutil.chown(small, "postgres")
+            async with opened(cluster.url[""]) as (db, queue, books):
+                await db.execute(f"CREATE TABLESPACE small LOCATION '{small}'")
+                with DaemonProcess(on(settings, cluster.url[""])) as daemon:
+                    daemon.start()
+                    await queue.result(await queue.enqueue("echo"), timeout=10)
+                    for row in await db.fetch(
+                        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'workerd.history'::regclass"
+                    ):
+                        await db.execute(f"ALTER TABLE {row[0]} SET TABLESPACE small")
+                    filler = small / "filler"
+                    with pytest.raises(OSError, match="No space"):
+                        filler.write_bytes(b"x" * 30_000_000)
+                    await queue.enqueue_many("echo", [{"value": "x" * 500}] * JOBS)
+                    full = await in_state(daemon, "disk full")
+                    assert full["reason"]
+                    assert (await ask(daemon, "health"))["live"]
+                    filler.unlink()
+                    began = time.monotonic()
+                    await books.settled()
+                    assert time.monotonic() - began < RESUMED
+                    assert await books.close(daemon) == []
+                assert await uncharged(db)
+                for row in await db.fetch(
+                    "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'workerd.history'::regclass"
+                ):
+                    await db.execute(f"ALTER TABLE {row[0]} SET TABLESPACE pg_default")
+    finally:
+        subprocess.run(["umount", small], check=False)
+        small.rmdir()
+
+
+async def test_a_server_without_a_free_connection_is_waited_for(settings: Settings) -> None:
+    with Cluster("-c", "max_connections=12") as cluster:
+        async with opened(cluster.url[""]) as (db, queue, books):
+            with DaemonProcess(on(settings, cluster.url[""])) as daemon:
+                daemon.start()
+                hogs = []
+                with suppress(asyncpg.TooManyConnectionsError):
+                    while True:
+                        hogs.append(await asyncpg.connect(cluster.url[""]))
+                daemon.signal(signal.SIGSTOP)  # else it would be the first to take the place that becomes free
+                claimer = f"worker {daemon.settings.node}"
+                await db.execute(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = $1", claimer
+                )
+                hogs.append(await asyncpg.connect(cluster.url[""]))
+                daemon.signal(signal.SIGCONT)
+                job = await queue.enqueue("echo", {"value": 1})
+
+                async def says_why() -> bool:
+                    return "too many clients" in (await in_state(daemon, "reconnecting"))["reason"]
+
+                await until(says_why, "status says why")
+                for hog in hogs:
+                    await hog.close()
+                assert await queue.result(job, timeout=RESUMED) == 1
+                assert await books.close(daemon) == []
+            assert await uncharged(db)
