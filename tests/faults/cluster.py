@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -126,7 +127,7 @@ class Relay:
         self._port = int(port)
         self._epoch = 0  # connections of an earlier one are stranded
         self._pipes: set[asyncio.Task[None]] = set()
-        self._writers: list[asyncio.StreamWriter] = []
+        self._writers = defaultdict[int, list[asyncio.StreamWriter]](list)
 
     async def __aenter__(self) -> Relay:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -135,19 +136,27 @@ class Relay:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for writer in self._writers:
-            writer.close()
+        for writers in self._writers.values():
+            for writer in writers:
+                writer.close()
         await asyncio.gather(*self._pipes, return_exceptions=True)
 
     def strand(self) -> None:
+        """Let nothing through the open connections any more."""
         self._epoch += 1
+
+    def bury(self) -> None:
+        """Close what was stranded, as the server's keepalive does in time."""
+        for epoch, writers in self._writers.items():
+            for writer in writers if epoch < self._epoch else ():
+                writer.close()
 
     def before(self, dsn: str) -> str:
         return re.sub(r"@[^/,]+", f"@127.0.0.1:{self.port}", dsn)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(self._host, self._port)
-        self._writers += [writer, back]
+        self._writers[self._epoch] += [writer, back]
         for source, sink in ((reader, back), (there, writer)):
             pipe = asyncio.create_task(self._pass(source, sink, self._epoch))
             self._pipes.add(pipe)

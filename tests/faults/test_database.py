@@ -170,8 +170,11 @@ async def test_connections_that_died_in_silence_are_replaced(settings: Settings)
                 await resumed(db)
                 relay.strand()
                 assert await resumed(db) < RESUMED
-                later = await queue.enqueue("recorded", {"n": 20, "seconds": 0.02}, priority=10)  # its connection is one of the pool
+                later = await queue.enqueue(
+                    "recorded", {"n": 20, "seconds": 0.02}, priority=10
+                )  # its connection is one of the pool
                 assert await queue.result(later, timeout=RESUMED) == 20
+                relay.bury()
                 assert await books.close(daemon) == []
             assert await uncharged(db)
 

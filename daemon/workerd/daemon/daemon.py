@@ -277,7 +277,8 @@ class Daemon:
         self._lease.beat_now()
 
     async def _on_lost(self) -> None:
-        """Start the embedded server again when it has died, and trust no connection of the pool."""
+        """Start the embedded server again when it has died, and trust no other connection: they may be as dead as this one."""
+        self._lease.beat_now()
         await self._queue.expire()
         if self._where.embedded:
             await asyncio.to_thread(embedded.start, self._settings.state_dir)

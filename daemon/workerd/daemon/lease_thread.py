@@ -17,7 +17,7 @@ import uvloop
 
 from workerd.errors import DatabaseError
 from workerd.queue import node
-from workerd.queue.database import CONNECTION_ERRORS, connect
+from workerd.queue.database import CONNECT_TIMEOUT, CONNECTION_ERRORS, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +53,9 @@ class LeaseThread(threading.Thread):
         self._hurry = asyncio.Event()
         self._leaving = False
         self._backoff = 0.0  # seconds until the next try to connect: none after a beat that arrived
+        self._met = False  # the database has let us in once
+        # Others declare us dead after three heartbeats: a connection that has died in silence has to be replaced before.
+        self._limit = min(max(about.heartbeat * 0.6, 0.5), 4.0)  # seconds for each query
 
     async def register(self) -> None:
         """Returns when the started thread, which has connected meanwhile, has registered the node. Raises DatabaseError when it cannot."""
@@ -80,13 +83,15 @@ class LeaseThread(threading.Thread):
         self._loop = asyncio.get_running_loop()
         while not self._ending.is_set():
             try:
-                connection = await connect(self._dsn, f"worker {self._about.name} lease")
+                connection = await self._connect()
                 try:
                     await self._keep(connection)
                 finally:
                     connection.terminate()
             except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
-                if not self._registered.done():
+                if not self._registered.done() and not (
+                    self._met and isinstance(error, (DatabaseError, *CONNECTION_ERRORS))
+                ):
                     self._registered.set_exception(error)
                     return
                 log.warning("heartbeat: %s; again in %.1f s", str(error) or type(error).__name__, self._backoff)
@@ -94,6 +99,13 @@ class LeaseThread(threading.Thread):
                 self._hurry.clear()
                 await self._pause(self._backoff)
                 self._backoff = min(max(self._backoff * 2, 0.1), 2.0)
+
+    async def _connect(self) -> Connection:
+        patience = self._limit if self._registered.done() else CONNECT_TIMEOUT
+        name = f"worker {self._about.name} lease"
+        connection = await connect(self._dsn, name, timeout=patience, command_timeout=self._limit)
+        self._met = True
+        return connection
 
     async def _keep(self, connection: Connection) -> None:
         """Hold the lock and beat until told to leave or the connection is lost."""

@@ -69,9 +69,9 @@ class Leader:
                 finally:
                     connection.terminate()
             except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
-                log.warning("maintenance: %s; again in %.1f s", error, backoff)
+                log.warning("maintenance: %s; again in %.1f s", str(error) or type(error).__name__, backoff)
                 await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, 5.0)
+                backoff = min(backoff * 2, 2.0)
 
     async def _lead(self, connection: Connection) -> None:
         log.info("this node leads: it stages, rescues, prunes and reindexes for all")

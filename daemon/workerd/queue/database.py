@@ -51,7 +51,13 @@ CONNECTION_ERRORS = (
 
 
 async def connect(
-    dsn: str, name: str = "worker", *, pooled: bool = False, claims: bool = False, timeout: float = CONNECT_TIMEOUT
+    dsn: str,
+    name: str = "worker",
+    *,
+    pooled: bool = False,
+    claims: bool = False,
+    timeout: float = CONNECT_TIMEOUT,
+    command_timeout: float = COMMAND_TIMEOUT,
 ) -> Connection:
     """Open a connection whose `application_name` is `name`.
 
@@ -64,7 +70,7 @@ async def connect(
         if claims:
             options["server_settings"].update(CLAIMS)
             options["target_session_attrs"] = "read-write"
-        limit = None if claims else COMMAND_TIMEOUT
+        limit = None if claims else command_timeout
         return await open_any(dsn, timeout=timeout, command_timeout=limit, **options)
     except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, OverflowError) as error:
         raise DatabaseError(explain(dsn, error)) from error

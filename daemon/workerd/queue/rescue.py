@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from workerd.queue.database import Connection
 
+LOOK_LIMIT = 3.0  # seconds
+
 # The lock of a node is looked at, not tried: a try could meet the node's own attempt to take it again. Silence counts only for a rescuer
 # that has been connected for a while: after an outage of the database or of its network all were silent, and come back at their own pace.
 _SUSPECTS = """
@@ -51,8 +53,8 @@ class Sight:
 
 
 async def look(connection: Connection) -> list[Sight]:
-    """All nodes that count as living, as they look now."""
-    return [Sight(*row) for row in await connection.fetch(_SUSPECTS)]
+    """All nodes that count as living, as they look now. Raises TimeoutError: what is seen late proves nothing."""
+    return [Sight(*row) for row in await connection.fetch(_SUSPECTS, timeout=LOOK_LIMIT)]
 
 
 async def declare_dead(connection: Connection, sight: Sight) -> bool:
