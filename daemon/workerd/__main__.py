@@ -32,6 +32,7 @@ EXPORTED = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the daemon; exits 0 after a drain, 1 when it cannot start or fails, 2 for settings that cannot be used."""
     from workerd import __version__, config
+    from workerd.redact import is_secret
 
     parser = argparse.ArgumentParser(
         "workerd",
@@ -42,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--version", action="version", version=f"workerd {__version__}")
     config.add_flags(parser)
     arguments = parser.parse_args(argv)
+    given = config.flags_of(arguments)
+    if argv is None and any(is_secret(name) and value for name, value in given.items()):
+        shown = config.command_line(given, arguments.config)
+        os.execv(sys.executable, [sys.executable, "-m", "workerd", *shown])  # noqa: S606 - no shell wanted
     try:
         _run(config.load(config.flags_of(arguments), arguments.config))
     except ConfigError as error:

@@ -119,6 +119,20 @@ def flags_of(namespace: argparse.Namespace) -> dict[str, str]:
     }
 
 
+def command_line(flags: Mapping[str, str], file: Path | None) -> list[str]:
+    """The flags that give these settings to a process that inherits our environment.
+
+    Secrets are moved into the environment: a command line can be read by every user of the host.
+    """
+    shown = [f"--config={file}"] if file else []
+    for name, value in flags.items():
+        if is_secret(name) and value:
+            os.environ[f"WORKERD_{name.upper()}"] = value
+        else:
+            shown.append(f"--{name.replace('_', '-')}={value}")
+    return shown
+
+
 def _extra(name: str) -> dict[str, Any]:
     extra = Settings.model_fields[name].json_schema_extra
     assert isinstance(extra, dict)

@@ -54,9 +54,10 @@ def given(name: str) -> bool:
 
 
 def flags() -> list[str]:
-    """The settings given on the command line, as flags for `workerd`."""
-    given = [f"--{name.replace('_', '-')}={value}" for name, value in _flags.items()]
-    return [*([f"--config={_file}"] if _file else []), *given]
+    """The settings given on the command line, as flags for a `workerd` that inherits our environment, where its secrets then are."""
+    from workerd import config
+
+    return config.command_line(_flags, _file)
 
 
 def configuration() -> Configuration:
