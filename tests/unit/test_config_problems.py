@@ -43,7 +43,25 @@ WRONG = [
     ("ENABLE_METRICS", "perhaps", "a valid boolean"),
     ("METRICS_PORT", "70000", "less than or equal to 65535"),
     ("DATABASE_POOL_SIZE", "0", "greater than or equal to 1"),
+    ("DATABASE_MAX_OVERFLOW", "-1", "greater than or equal to 0"),
+    ("DATABASE_POOL_TIMEOUT", "0", "greater than 0"),
+    ("DRAIN_TIMEOUT", "soon", "not a duration"),
+    ("MAX_JOBS", "0", "greater than or equal to 1"),
+    ("PROGRESS_INTERVAL", "0.01", "greater than or equal to 0.05"),
+    ("RESULT_TTL", "a week", "not a duration"),
+    ("STALL_LIMIT", "0.5", "greater than or equal to 1"),
 ]
+# Names, addresses, keys and places: any text may be one; whether it is one is seen where it is used. NAME has a test of its own.
+ANY_TEXT = {
+    "API_TOKEN", "APP_DIR", "ATTACHMENTS_DIR", "DATABASE_DIRECT_URL", "DATABASE_URL", "ERROR_LOG_FILE", "LOG_DIR", "LOG_FILE",
+    "MANAGER_URL",
+    "METRICS_HOST", "MINERU_API_TOKEN", "NAME", "NODE_NAME", "OPENAI_API_BASE", "OPENAI_API_KEY", "QUEUES", "RUNTIME_DIR", "SENTRY_DSN",
+    "SMTP_URL", "STATE_DIR", "WEBHOOK_URL",
+}  # fmt: skip
+
+
+def test_every_setting_has_a_wrong_value_here_or_takes_any_text() -> None:
+    assert {setting for setting, _, _ in WRONG} | ANY_TEXT == {name.upper() for name in config.Settings.model_fields}
 
 
 @pytest.mark.parametrize(("setting", "text", "allowed"), WRONG)
