@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 
 from workerd.outcomes import SUCCEEDED, Outcome
-from workerd.queue import claim, cycle, enqueue, finish, node, progress, prune, rescue, stage
+from workerd.queue import claim, cycle, enqueue, finish, node, orders, progress, prune, rescue, stage
 from workerd.queue.claim import BEGINNING, Claimed, Wanted
 from workerd.queue.database import CLAIMS
 from workerd.queue.lane import Lane
@@ -40,6 +40,7 @@ BIG = {"ready", "scheduled", "history", "lease", "key"}
 SMALL_INDEXES = {
     "node_pkey", "queue_pkey", "lane_pkey", "lane_queue_priority_key", "task_pkey", "history_day_pkey", "progress_pkey", "tally_pkey",
     "job_log_at",
+    "node_order_pkey", "node_order_node",
 }  # fmt: skip
 
 _LISTEN = """
@@ -377,6 +378,13 @@ async def _live(scene: Scene) -> None:
     await node.leave(scene.db, OURS, figures)
 
 
+async def _order(scene: Scene) -> None:
+    order = await orders.give(scene.db, OURS, "scale", {"workers": 2})
+    assert order is not None
+    assert [each.id for each in await orders.waiting(scene.db, OURS)] == [order]
+    await orders.done(scene.db, order, {"workers": 2}, None)
+
+
 async def _report(scene: Scene) -> None:
     await scene.claim()
     await progress.report(scene.db, OURS, [progress.Progress(job, 0.5, None) for job in scene.jobs])
@@ -416,6 +424,7 @@ STATEMENTS = {
     "retry of a running job": Statement(_retry(0, "running"), STATUS, Scene.claim),
     "what a node holds": Statement(_hold, {"lease_pkey"}, Scene.claim, may_scan=frozenset({"lease"})),
     "the registry of nodes": Statement(_live, set()),
+    "orders to nodes": Statement(_order, set()),
     "prune": Statement(_prune, {"ready_id", "scheduled_pkey", "lease_pkey"}, _report),
 }
 OF_A_CLAIMER = {"claim", "claim among many", "claim of nothing", "cycle"}

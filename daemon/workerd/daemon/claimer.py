@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from workerd.daemon.finisher import Finisher
     from workerd.daemon.holdings import Holdings
     from workerd.daemon.link import Link
+    from workerd.daemon.orders import Orders
     from workerd.daemon.workers import Workers
     from workerd.queue.claim import Answer
     from workerd.queue.database import Connection
@@ -47,7 +48,7 @@ class Claimer:
 
     def __init__(
         self, link: Link, settings: Settings, tasks: list[str], holdings: Holdings, backlog: Backlog, workers: Workers,
-        executor: Executor, finisher: Finisher, wake: asyncio.Event, on_dead: Callable[[], None],
+        executor: Executor, finisher: Finisher, wake: asyncio.Event, on_dead: Callable[[], None], orders: Orders,
     ) -> None:  # fmt: skip
         self.link = link
         self._settings = settings
@@ -59,6 +60,7 @@ class Claimer:
         self._finisher = finisher
         self._wake = wake
         self._on_dead = on_dead  # the database says that this node was declared dead
+        self._orders = orders
         self._lows = Lows()
         self._accepting = True
         self._closing = False
@@ -241,11 +243,12 @@ class Claimer:
         return self._workers.idle > len(self._backlog)
 
     async def _settle(self, connection: Connection) -> None:
-        """Look which lanes there are, and settle what is held."""
+        """Look which lanes there are, settle what is held, and carry out orders to this node."""
         self._settle_at = monotonic() + self._settings.heartbeat_interval
         if self._lows.set_lanes(await lanes(connection, self._settings.queues)):
             self._hungry = True
         await self._settler.settle(connection)
+        await self._orders.carry_out(connection, self._holdings.node)
 
     async def _give_back_waiting(self, connection: Connection) -> None:
         late = await self._settler.give_back_older(connection, IDLE_TOO_LONG if self._accepting else 0.0)
@@ -297,7 +300,7 @@ class Claimer:
                 self._lows.rewind(int(lane), int(pos))
             case ["lanes"]:
                 self._settle_at = 0.0
-            case ["cancel", node] if int(node) == self._holdings.node:
+            case ["cancel" | "order", node] if int(node) == self._holdings.node:
                 self._settle_at = 0.0
             case _:
                 return

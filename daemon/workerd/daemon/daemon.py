@@ -21,6 +21,7 @@ from workerd.daemon.host import DaemonHost
 from workerd.daemon.lease_thread import LeaseThread
 from workerd.daemon.link import Link
 from workerd.daemon.notify import Supervisor
+from workerd.daemon.orders import Orders
 from workerd.daemon.status import Status
 from workerd.daemon.workers import Workers
 from workerd.errors import ConfigError, DatabaseError, SchemaError
@@ -76,7 +77,7 @@ class Daemon:
         self._link = Link(where.direct, self._name, self._status.connection_is, self._on_lost)
         self._claimer = Claimer(
             self._link, settings, sorted(tasks), self._holdings, backlog, self._workers, self._executor, self._finisher, self._wake,
-            self._beat_now,
+            self._beat_now, Orders({"scale": self._on_scale, "drain": self._on_drain}),
         )  # fmt: skip
         self._control = ControlServer(
             settings.socket_path,

@@ -53,7 +53,8 @@ _NODES = """
         workers, busy, transport,
         extract(epoch FROM clock_timestamp() - beat)::double precision AS heartbeat_age_s,
         version, jobs_done, jobs_failed, pid, queues, tasks, started_at
-    FROM workerd.node WHERE $1 OR NOT stopped AND (dead_at IS NULL OR dead_at > now() - interval '1 day')
+    FROM workerd.node
+    WHERE forgotten_at IS NULL AND ($1 OR NOT stopped AND (dead_at IS NULL OR dead_at > now() - interval '1 day'))
     ORDER BY dead_at IS NOT NULL, name, started_at
 """
 

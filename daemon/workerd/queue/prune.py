@@ -21,6 +21,7 @@ _EXPIRED = "SELECT day FROM workerd.history_day WHERE day < (now() AT TIME ZONE 
 _REMNANTS = """
     WITH old_nodes AS (DELETE FROM workerd.node n WHERE n.dead_at < now() - make_interval(secs => $1)
         AND NOT EXISTS (SELECT FROM workerd.lease l WHERE l.node = n.id)),
+    old_orders AS (DELETE FROM workerd.node_order WHERE ordered_at < now() - interval '1 day'),
     old_tallies AS (DELETE FROM workerd.tally WHERE slot < now() - make_interval(secs => $1))
     DELETE FROM workerd.progress p WHERE NOT EXISTS (SELECT FROM workerd.ready r WHERE r.id = p.id)
         AND NOT EXISTS (SELECT FROM workerd.scheduled s WHERE s.id = p.id)

@@ -1,14 +1,20 @@
-"""Nodes: all daemons of the database."""
+"""Nodes: list, scale, drain, forget: all daemons of the database, on every host."""
 
 from __future__ import annotations
 
+import asyncio
+from time import monotonic
 from typing import Annotated, Any
 
 import typer
 
 from workerctl import context, render
 
+PAUSE = 0.1  # seconds between two looks whether a node has done what it was ordered to
+
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+Node = Annotated[str, typer.Argument(metavar="NODE", help="Its name or id.")]
+Timeout = Annotated[str, typer.Option(metavar="TIME", help="How long to wait until the node has taken the order.")]
 
 
 @app.callback()
@@ -18,7 +24,7 @@ def group() -> None:
 
 @app.command("list")
 def list_nodes(
-    every: Annotated[bool, typer.Option("--all", help="Also those that left.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also those that left or died long ago.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
     """All daemons of the database, on every host.
@@ -42,6 +48,78 @@ def list_nodes(
         "jobs_failed",
     )
     render.table("nodes", columns, [[n[c] for c in columns] for n in found])
+
+
+@app.command()
+def scale(node: Node, workers: Annotated[int, typer.Argument(metavar="N", min=1)], timeout: Timeout = "30s") -> None:
+    """Change the number of workers of a node; no job is interrupted.
+
+    Example: workerctl nodes scale web-1 8
+    """
+    name, result = context.run(_order(node, "scale", {"workers": workers}, _seconds(timeout)))
+    render.say(f"{name}: {result['workers']} workers, before {result['before']}")
+
+
+@app.command()
+def drain(node: Node, timeout: Timeout = "30s") -> None:
+    """Let a node finish what it runs, give back the rest and stop, as SIGTERM does.
+
+    Example: workerctl nodes drain web-1
+    """
+    name, result = context.run(_order(node, "drain", {}, _seconds(timeout)))
+    render.say(f"{name} drains: {result['busy']} jobs run")
+
+
+@app.command()
+def forget(node: Node) -> None:
+    """List the dead nodes of a name, or one by its id, no more. Jobs that they ran keep the name.
+
+    Example: workerctl nodes forget web-1
+    """
+    count = context.run(_forget(node))
+    render.say(f"{count} dead {'node' if count == 1 else 'nodes'} forgotten")
+
+
+def _seconds(text: str) -> float:
+    from workerd.errors import ConfigError
+    from workerd.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ConfigError(f"--timeout: {error}") from None
+
+
+async def _order(node: str, verb: str, arguments: dict[str, Any], timeout: float) -> tuple[str, dict[str, Any]]:
+    """Give an order and wait until it is carried out; returns the node's name and its answer. Raises NodeError with the reason."""
+    from workerd.errors import NodeError
+    from workerd.queue import fleet, orders
+
+    async with context.queue() as queue, queue.connection() as connection:
+        found = await fleet.living(connection, node)
+        order = await orders.give(connection, found.id, verb, arguments)
+        end = monotonic() + timeout
+        while order is not None:
+            outcome = await orders.look(connection, order)
+            if outcome is None or (outcome.dead and not outcome.done):
+                break
+            if outcome.error is not None:
+                raise NodeError(f"node {found.name} refuses: {outcome.error}")
+            if outcome.result is not None:
+                return found.name, outcome.result
+            if monotonic() > end:
+                raise NodeError(
+                    f"node {found.name} has not taken the order within {timeout:g} s: it will when it reaches the database again"
+                )
+            await asyncio.sleep(PAUSE)
+        raise NodeError(f"node {found.name} died before it took the order")
+
+
+async def _forget(node: str) -> int:
+    from workerd.queue import fleet
+
+    async with context.queue() as queue, queue.connection() as connection:
+        return await fleet.forget(connection, node)
 
 
 async def _list(every: bool) -> list[dict[str, Any]]:
