@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -51,3 +52,13 @@ def test_each_node_is_judged_by_its_own() -> None:
 def test_a_new_connection_begins_without_suspicions() -> None:
     Suspicions().confirmed([UNLOCKED], 0.0)
     assert Suspicions().confirmed([UNLOCKED], 60.0) == []
+
+
+def test_it_says_when_the_next_suspicion_is_confirmed() -> None:
+    suspicions = Suspicions()
+    suspicions.confirmed([ALIVE], 0.0)
+    assert suspicions.due == math.inf
+    suspicions.confirmed([UNLOCKED, replace(UNLOCKED, id=2, grace=15.0)], 0.25)
+    assert suspicions.due == 1.25
+    assert suspicions.confirmed([UNLOCKED], 1.25) == [UNLOCKED]
+    assert suspicions.due == math.inf
