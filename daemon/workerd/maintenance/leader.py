@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from workerd.queue.database import Connection
     from workerd.tasks import Task
 
-CANDIDACY = (
-    0.5  # seconds between two attempts to become the leader; with the second for which a free lock is forgiven under 2
-)
+# Seconds between two attempts to become the leader: with the second for which a free lock is forgiven less than two.
+CANDIDACY = 0.5
 _ELECT = "SELECT pg_try_advisory_lock('workerd.node'::regclass::oid::int, 0)"
 # A leader asks something several times a second: a session that has been silent for this long is that of a frozen or vanished host.
 _DEPOSE = """
