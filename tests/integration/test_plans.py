@@ -39,8 +39,7 @@ GOOD: list[Ending] = ["succeeded"] * 8
 BIG = {"ready", "scheduled", "history", "lease", "key"}
 SMALL_INDEXES = {
     "node_pkey", "queue_pkey", "lane_pkey", "lane_queue_priority_key", "task_pkey", "history_day_pkey", "progress_pkey", "tally_pkey",
-    "job_log_at",
-    "node_order_pkey", "node_order_node",
+    "job_log_at", "node_order_pkey", "node_order_node",
 }  # fmt: skip
 
 _LISTEN = """
