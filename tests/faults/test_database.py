@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -322,3 +323,72 @@ async def test_a_server_without_a_free_connection_is_waited_for(settings: Settin
                 assert await queue.result(job, timeout=RESUMED) == 1
                 assert await books.close(daemon) == []
             assert await uncharged(db)
+
+
+async def test_certificates_of_the_server_are_checked(settings: Settings, tmp_path: Path) -> None:
+    """`verify-full`: a good one is used; with one that has expired, or of another authority, the daemon does not start and says why."""
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=tmp_path, check=True, capture_output=True)
+
+    def certify(name: str, authority: str, days: str) -> None:
+        openssl(
+            "req",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-keyout",
+            f"{name}.key",
+            "-out",
+            f"{name}.csr",
+            "-subj",
+            "/CN=127.0.0.1",
+        )
+        (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.crt", "-CAkey", f"{authority}.key", "-CAcreateserial",
+                "-days", days, "-extfile", "names", "-out", f"{name}.crt")  # fmt: skip
+
+    if shutil.which("openssl") is None:
+        pytest.skip("certificates are made with the program openssl")
+    for authority in ("ours", "theirs"):
+        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{authority}.key", "-out", f"{authority}.crt",
+                "-subj", f"/CN={authority}", "-days", "2", "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
+    certify("good", "ours", "1")
+    certify("expired", "ours", "-1")
+    certify("foreign", "theirs", "1")
+    with Cluster() as cluster:
+        async with opened(cluster.url[""]) as (db, queue, books):
+            data = Path(await db.fetchval("SHOW data_directory"))
+            secured = on(settings, f"{cluster.url['']}?sslmode=verify-full&sslrootcert={tmp_path}/ours.crt")
+
+            async def present(name: str) -> None:
+                for kind in ("crt", "key"):
+                    place = data / f"server.{kind}"
+                    shutil.copy(tmp_path / f"{name}.{kind}", place)
+                    if os.geteuid() == 0:
+                        shutil.chown(place, "postgres", "postgres")
+                    place.chmod(0o600)
+                await db.execute("ALTER SYSTEM SET ssl = on")
+                await db.execute("SELECT pg_reload_conf()")
+
+            for name, reason in (
+                ("expired", "certificate has expired"),
+                ("foreign", "unable to get local issuer|self-signed|self signed"),
+            ):
+                await present(name)
+                await until(
+                    lambda: db.fetchval("SELECT setting = 'on' FROM pg_settings WHERE name = 'ssl'"),
+                    "the server offers TLS",
+                )
+                done = await asyncio.to_thread(_run, DaemonProcess(secured).flags)
+                assert done.returncode == 1, name
+                assert re.search(reason, done.stderr.splitlines()[-1]), done.stderr
+            await present("good")
+            with DaemonProcess(secured) as daemon:
+                daemon.start()
+                assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=10) == 1
+                encrypted = """
+                    SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name LIKE $1
+                """
+                assert await db.fetchval(encrypted, f"worker {secured.node}%")
+                assert await books.close(daemon) == []
