@@ -236,3 +236,12 @@ async def failing(number: int, how: str = "order") -> None:
 def telling_in_child(*, job: Job) -> None:
     job.log("from a child", "warning")
     logging.getLogger("shop").warning("and its library")
+
+
+_hoard: list[bytes] = []
+
+
+@task
+async def hoard(megabytes: int) -> None:
+    """Leaks, as handlers do."""
+    _hoard.append(b"x" * (megabytes * 1024**2))

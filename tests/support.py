@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +18,12 @@ from uuid import uuid4
 
 import psutil
 
+from workerctl.runtimes import local
+from workerd.config import Configuration
 from workerd.daemon.daemon import Daemon
+from workerd.daemon.handover import Launch
+from workerd.daemon.parent import become_subreaper
+from workerd.daemon.pidfile import PidFile, owner
 from workerd.locate import Location
 from workerd.tasks import load_modules
 
@@ -66,7 +72,8 @@ class InProcess:
         where = Location(settings.database_url, settings.database_url, pooled=False, embedded=False)
         settings.runtime_dir.mkdir(parents=True, exist_ok=True)
         self.settings = settings
-        self.daemon = Daemon(settings, where, load_modules(settings.tasks))
+        launch = Launch([], lambda: Configuration(settings, {}), {})
+        self.daemon = Daemon(settings, where, load_modules(settings.tasks), PidFile(settings.pid_file), launch)
 
     async def __aenter__(self) -> InProcess:
         self._running = asyncio.create_task(self.daemon.run())
@@ -94,22 +101,55 @@ class InProcess:
         await self._running
 
 
+class Adopted:
+    """A process that came to us when the one that had started it ended, as a daemon does that took over from another."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float = LIMIT) -> int:
+        if self.returncode is None:
+            ended = os.pidfd_open(self.pid)
+            ready, _, _ = select.select([ended], [], [], timeout)
+            os.close(ended)
+            assert ready, f"PID {self.pid} has not ended within {timeout:g} s"
+        code = self.poll()
+        assert code is not None
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
 class DaemonProcess:
-    """`python -m workerd` as a process that can be killed."""
+    """`python -m workerd` as a process that can be killed; after a hand-over, `process` is the one in charge."""
 
     def __init__(self, settings: Settings, **environment: str) -> None:
         self.settings = settings
         self._environment = {"WORKERD_TEST_DAEMON": uuid4().hex, **environment}  # inherited by whatever it starts
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Adopted | None = None
+        self.earlier: list[subprocess.Popen[bytes] | Adopted] = []  # whose place was taken
         self._supervisor: socket.socket | None = None
 
     def __enter__(self) -> DaemonProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        for process in (*self.earlier, self.process):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
         if self._supervisor is not None:
             self._supervisor.close()
 
@@ -127,6 +167,7 @@ class DaemonProcess:
             self._supervisor.close()
         self._supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._supervisor.bind(str(path))
+        become_subreaper()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "workerd", *self.flags],
             cwd=ROOT,
@@ -149,6 +190,23 @@ class DaemonProcess:
                 heard = self._supervisor.recv(65536).decode()
         finally:
             os.close(ended)
+
+    async def reload(self) -> float:
+        """Hand over as `workerctl reload` does; returns the seconds it took. Raises WorkerdError with the reason."""
+        began = time.monotonic()
+        await asyncio.to_thread(local.reload, self.settings)
+        self.follow()
+        return time.monotonic() - began
+
+    def follow(self) -> bool:
+        """Whether another process is in charge now; `process` is that one then."""
+        assert self.process is not None
+        pid = owner(self.settings.pid_file)
+        if pid is None or pid == self.process.pid:
+            return False
+        self.earlier.append(self.process)
+        self.process = Adopted(pid)
+        return True
 
     @property
     def running(self) -> bool:

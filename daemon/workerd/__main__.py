@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
 import logging
 import os
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from workerd.config import Configuration
+    from workerd.daemon.handover import Inheritance, Launch
 
 EXPORTED = (
     "openai_api_key",
@@ -32,8 +32,11 @@ EXPORTED = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the daemon; exits 0 after a drain, 1 when it cannot start or fails, 2 for settings that cannot be used."""
     from workerd import __version__, config
+    from workerd.daemon import parent
+    from workerd.daemon.handover import Inheritance, Launch
     from workerd.redact import is_secret
 
+    inheritance = Inheritance.receive()
     parser = argparse.ArgumentParser(
         "workerd",
         description="Runs the jobs of a queue in PostgreSQL.",
@@ -47,15 +50,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     if argv is None and any(is_secret(name) and value for name, value in given.items()):
         shown = config.command_line(given, arguments.config)
         os.execv(sys.executable, [sys.executable, "-m", "workerd", *shown])  # noqa: S606 - no shell wanted
+    if parent.is_needed():
+        parent.stay()
+    environment = dict(os.environ)  # before anything is put into it for the tasks
+
+    def load() -> Configuration:
+        return config.load(given, arguments.config, environment)
+
+    launch = Launch(sys.argv[1:] if argv is None else argv, load, environment)
     try:
-        _run(config.load(config.flags_of(arguments), arguments.config))
-    except ConfigError as error:
-        sys.exit(_fail(error.problems, 2))
+        _run(load(), launch, inheritance)
     except WorkerdError as error:
-        sys.exit(_fail((str(error),), 1))
+        problems, code = (error.problems, 2) if isinstance(error, ConfigError) else ((str(error),), 1)
+        if inheritance is not None:
+            inheritance.failed("; ".join(problems))
+        sys.exit(_fail(problems, code))
+    except Exception as error:
+        if inheritance is not None:
+            inheritance.failed(f"{type(error).__name__}: {error}")
+        raise
 
 
-def _run(configuration: Configuration) -> None:
+def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance | None) -> None:
+    import asyncio
+
     import uvloop
 
     from workerd.daemon import logs
@@ -65,8 +83,9 @@ def _run(configuration: Configuration) -> None:
     from workerd.tasks import load_modules
 
     settings = configuration.settings
-    pid_file = PidFile(settings.pid_file)
-    pid_file.acquire()
+    pid_file = PidFile(settings.pid_file, None if inheritance is None else inheritance.pid_file)
+    if inheritance is None:
+        pid_file.acquire()
     try:
         logs.set_up(settings)
         for warning in configuration.warnings:
@@ -81,7 +100,7 @@ def _run(configuration: Configuration) -> None:
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_main(Daemon, settings, where, tasks))
+            runner.run(_main(Daemon, settings, where, tasks, pid_file, launch, inheritance))
     except WorkerdError:
         raise
     except BaseException:

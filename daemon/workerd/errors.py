@@ -59,5 +59,9 @@ class NotRunning(WorkerdError):
     """No daemon of that name runs here."""
 
 
+class HandoverFailed(WorkerdError):
+    """The new process did not take over; the old one goes on."""
+
+
 class AlreadyRunning(WorkerdError):
     """A daemon of that name runs here already."""

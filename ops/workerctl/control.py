@@ -11,14 +11,17 @@ from workerd.errors import NotRunning, WorkerdError
 if TYPE_CHECKING:
     from pathlib import Path
 
-TIMEOUT = 5.0  # seconds; a daemon that answers later is not healthy
+TIMEOUT = 5.0  # seconds; a daemon that answers later than that what it has at hand is not healthy
 
 
-def ask(path: Path, verb: str, **arguments: Any) -> dict[str, Any]:
-    """Ask the daemon at this socket. Raises NotRunning when nobody listens, WorkerdError when it refuses or does not answer."""
+def ask(path: Path, verb: str, *, limit: float = TIMEOUT, **arguments: Any) -> dict[str, Any]:
+    """Ask the daemon at this socket; `limit` is seconds.
+
+    Raises NotRunning when nobody listens, WorkerdError when it refuses or does not answer.
+    """
     try:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(TIMEOUT)
+            client.settimeout(limit)
             client.connect(str(path))
             client.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
             answer = json.loads(client.makefile("rb").readline())

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_logs import lines, log, set_up
-from workerd.daemon import logs
+from workerd.daemon import logs, parent
 
 pytestmark = pytest.mark.usefixtures("own_logging")
 
@@ -124,7 +124,7 @@ def test_the_stacks_of_all_threads_and_tasks_can_be_logged(tmp_path: Path) -> No
 WRITER = """
 import logging, signal, sys, threading
 from pathlib import Path
-from workerd.daemon import logs
+from workerd.daemon import logs, parent
 from workerd.settings import Settings
 
 folder, name, count, largest = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -152,7 +152,7 @@ def test_processes_that_write_one_file_lose_and_double_no_line_while_it_is_rotat
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", WRITER, str(folder), name, str(count), str(largest)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, logs.BACKGROUND: ""},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, parent.BACKGROUND: ""},
         )
         for name in names
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from workerd.daemon import current, logs
+from workerd.daemon import current, logs, parent
 from workerd.daemon.log_lines import ConsoleFormatter, JsonFormatter
 from workerd.errors import ConfigError
 from workerd.redact import Redactor
@@ -123,7 +123,7 @@ def test_standard_error_has_the_format_that_was_asked_for(
 def test_in_the_background_standard_error_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(logs.BACKGROUND, "1")
+    monkeypatch.setenv(parent.BACKGROUND, "1")
     set_up(tmp_path)
     log.error("hello")
     assert capsys.readouterr().err == ""

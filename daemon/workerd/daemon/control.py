@@ -32,26 +32,36 @@ class ControlServer:
         self._handlers = handlers
         self._server: asyncio.Server | None = None
 
-    async def start(self) -> None:
-        """Listen. The caller holds the PID file, so a socket that answers belongs to somebody else: ConfigError."""
+    async def start(self, *, replace: bool = False) -> None:
+        """Listen. The caller holds the PID file, so a socket that answers belongs to somebody else (ConfigError).
+
+        `replace`: it belongs to the process whose place we take; who connects meanwhile reaches the one or the other.
+        """
         try:
-            self._clear()
+            if not replace:
+                self._clear()
+            place = self._path.with_suffix(".new") if replace else self._path
+            place.unlink(missing_ok=True)
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             mask = os.umask(0o177)
             try:
-                listener.bind(str(self._path))
+                listener.bind(str(place))
             finally:
                 os.umask(mask)
+            listener.listen(100)
+            place.rename(self._path)
             self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=MAX_REQUEST)
         except OSError as error:
             raise ConfigError(
                 f"the control socket {self._path} cannot be opened: {error} (set RUNTIME_DIR to another directory)"
             ) from error
 
-    async def stop(self) -> None:
+    async def stop(self, *, replaced: bool = False) -> None:
+        """Listen no more; `replaced`: the path is another process's."""
         if self._server is not None:
             self._server.close()
-            self._path.unlink(missing_ok=True)
+            if not replaced:
+                self._path.unlink(missing_ok=True)
 
     def _clear(self) -> None:
         """Remove a stale socket; leave anything else alone."""

@@ -10,18 +10,21 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from workerd import __version__, embedded
-from workerd.daemon import logs
+from workerd.daemon import logs, parent
 from workerd.daemon.backlog import Backlog
 from workerd.daemon.claimer import Claimer
 from workerd.daemon.control import ControlServer
+from workerd.daemon.departure import Departure
 from workerd.daemon.executor import Executor
 from workerd.daemon.finisher import Finisher
+from workerd.daemon.handover import Predecessors
 from workerd.daemon.holdings import Holdings
 from workerd.daemon.host import DaemonHost
 from workerd.daemon.lease_thread import LeaseThread
 from workerd.daemon.link import Link
 from workerd.daemon.notify import Supervisor
 from workerd.daemon.orders import Orders
+from workerd.daemon.reload import Reload
 from workerd.daemon.status import Status
 from workerd.daemon.workers import Workers
 from workerd.errors import ConfigError, DatabaseError, SchemaError
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from workerd.config import Settings
+    from workerd.daemon.handover import Inheritance, Launch
+    from workerd.daemon.pidfile import PidFile
     from workerd.locate import Location
     from workerd.queue.database import Connection
     from workerd.tasks import Task
@@ -52,18 +57,22 @@ log = logging.getLogger(__name__)
 class Daemon:
     """One process that runs the jobs of one database. `run` returns when it has drained."""
 
-    def __init__(self, settings: Settings, where: Location, tasks: dict[str, Task[..., Any]]) -> None:
+    def __init__(
+        self, settings: Settings, where: Location, tasks: dict[str, Task[..., Any]], pid_file: PidFile, launch: Launch,
+        inheritance: Inheritance | None = None,
+    ) -> None:  # fmt: skip
+        """`inheritance`: what a predecessor passed on, whose place this daemon takes when it is ready."""
         self._settings = settings
         self._where = where
         self._tasks = tasks
+        self._pid_file = pid_file
+        self._inheritance = inheritance
         self.ready = asyncio.Event()  # set when it claims
         self._met = False  # the database has answered
         self._wake = asyncio.Event()
-        self._stop = asyncio.Event()
-        self._now = asyncio.Event()
-        self._drain_timeout = settings.drain_timeout
+        self._departure = Departure(settings.drain_timeout)
         self._holdings = Holdings(settings.node_id, max(1, settings.max_crashes - 1))
-        self._figures = Figures(workers=settings.workers)
+        self._figures = Figures(workers=settings.workers if inheritance is None else inheritance.workers(settings))
         self._supervisor = Supervisor()
         self._name = f"worker {settings.node}"
         backlog = Backlog(self._wake)
@@ -79,14 +88,22 @@ class Daemon:
             self._link, settings, sorted(tasks), self._holdings, backlog, self._workers, self._executor, self._finisher, self._wake,
             self._beat_now, Orders({"scale": self._on_scale, "drain": self._on_drain}),
         )  # fmt: skip
+        self._predecessors = Predecessors(inheritance.predecessors if inheritance is not None else ())
+        self._reload = Reload(
+            launch, pid_file, self._predecessors, settings, self._figures, self._status, self._supervisor, self._departure, self._adopt
+        )  # fmt: skip
         self._control = ControlServer(
             settings.socket_path,
-            {"status": self._on_status, "health": self._on_health, "scale": self._on_scale, "drain": self._on_drain},
-        )
+            {
+                "status": self._on_status, "health": self._on_health, "scale": self._on_scale, "drain": self._on_drain,
+                "reload": self._on_reload,
+            },
+        )  # fmt: skip
 
     async def run(self) -> None:
         """Work until told to stop. Raises WorkerdError when it cannot start."""
-        self._supervisor.starting()
+        if self._inheritance is None:
+            self._supervisor.starting()
         self._lease = LeaseThread(
             self._where.direct, self._registration(), self._figures, self._holdings.node, self._reborn_threadsafe()
         )
@@ -97,7 +114,8 @@ class Daemon:
             self._lease.leave()
             raise
         try:
-            await self._control.start()
+            if self._inheritance is None:
+                await self._control.start()
             await self._lease.register()
             async with asyncio.TaskGroup() as group:
                 await self._work(group, queue, connection)
@@ -114,7 +132,8 @@ class Daemon:
         await asyncio.to_thread(self._lease.join, 5.0)
         client.set_default(None)
         queue.terminate()
-        await self._control.stop()
+        await self._control.stop(replaced=self._reload.handed_to is not None)
+        await self._predecessors.wait(self._departure.remaining + CANCEL_LIMIT + FLUSH_LIMIT)
         log.info("stopped: %s", self._status.line())
 
     async def _connect(self) -> tuple[Queue, Connection]:
@@ -175,53 +194,80 @@ class Daemon:
         self._executor.host = host
         self._install_signals()
         claimer = group.create_task(self._claimer.run(connection), name="claimer")
-        self._workers.start(group, self._settings.workers)
+        self._workers.start(group, self._figures.workers)
+        leader = Leader(self._where.direct, self._settings, self._tasks, f"{self._name} maintenance")
         helpers = [
-            group.create_task(
-                Leader(self._where.direct, self._settings, self._tasks, f"{self._name} maintenance").run(),
-                name="leader",
-            ),
+            group.create_task(leader.run(), name="leader"),
             group.create_task(host.flush_forever(), name="progress"),
             group.create_task(self._executor.enforce_timeouts(), name="timeouts"),
             group.create_task(self._pulse(), name="pulse"),
         ]
         await self._link.ready.wait()
-        self._status.state = "running"
-        log.info("queues: %s; tasks: %s", ", ".join(self._settings.queues) or "all", ", ".join(sorted(self._tasks)))
-        log.info(
-            "workers: %s x %s; PID %s, node %s",
-            self._settings.workers,
-            self._settings.concurrent_jobs,
-            os.getpid(),
-            self._settings.node,
-        )
-        log.info("ready")
-        self.ready.set()
-        self._supervisor.ready(self._status.line())
-        await self._stop.wait()
+        await self._enter()
+        await self._departure.asked.wait()
+        if self._reload.handed_to is not None:  # somebody else has to lead while this one drains, which may take long
+            helpers.pop(0).cancel()
         await self._drain()
         for helper in helpers:
             helper.cancel()
         await self._settle(claimer)
         self._workers.scale(0)
 
+    async def _enter(self) -> None:
+        """We claim: say so to everybody, and take the place of the predecessor, if there is one."""
+        settings = self._settings
+        if self._inheritance is not None and not await self._take_over(self._inheritance):
+            self._departure.hurry()
+            return
+        self._status.state = "running"
+        log.info("queues: %s; tasks: %s", ", ".join(settings.queues) or "all", ", ".join(sorted(self._tasks)))
+        log.info(
+            "workers: %s x %s; PID %s, node %s",
+            self._figures.workers,
+            settings.concurrent_jobs,
+            os.getpid(),
+            settings.node,
+        )
+        log.info("ready")
+        self.ready.set()
+        self._supervisor.ready(self._status.line())
+
+    async def _take_over(self, inheritance: Inheritance) -> bool:
+        """Whether we are in charge now."""
+        if not await inheritance.take_over():
+            log.info("the predecessor was told to stop: this process is not needed")
+            return False
+        self._pid_file.write()
+        await self._control.start(replace=True)
+        self._predecessors.watch()
+        return True
+
     async def _drain(self) -> None:
         """Stop claiming, wait for what runs, then cancel and give it back."""
         self._status.state = "draining"
         self._figures.draining = True
         self._supervisor.stopping()
-        log.info("draining: %s jobs run, they have %.0f s", self._workers.busy, self._drain_timeout)
+        log.info("draining: %s jobs run, they have %.0f s", self._workers.busy, self._departure.remaining)
+        self._tell_predecessors()
         self._claimer.stop_claiming()
         self._workers.drain()
-        await _first(self._workers.quiet, self._now, timeout=self._drain_timeout)
+        await self._departure.wait(self._workers.quiet)
         if not self._workers.quiet.is_set():
             log.warning("%s jobs still run: they are cancelled and given back", self._workers.busy)
+            self._tell_predecessors()
             for run in list(self._executor.running):
                 run.halt("returned")
             await _first(self._workers.quiet, timeout=CANCEL_LIMIT)
         for end in self._executor.abandon():
             log.error("job %s %s does not end although it is cancelled: it is given back", end.job.id, end.job.task)
             self._finisher.add(end)
+
+    def _tell_predecessors(self) -> None:
+        """Who still drains after a hand-over has no more time than we have."""
+        if self._departure.remaining:
+            self._predecessors.order(drain=self._departure.remaining)
+        else:
+            self._predecessors.order(now=True)
 
     async def _settle(self, claimer: asyncio.Task[None]) -> None:
         """Let the claimer write what ended; where the database stays away, leave it to rescue."""
@@ -243,6 +289,10 @@ class Daemon:
             await asyncio.sleep(every)
             self._status.loop_lag = max(0.0, monotonic() - due)
             self._link.watch()
+            if parent.is_gone():
+                log.error("the parent process was killed: what runs is given back")
+                self._departure.hurry()
+            await self._reload.renew()
             if self._supervisor.watchdog_interval is not None:
                 self._supervisor.alive()
             self._supervisor.status(self._status.line())
@@ -297,18 +347,27 @@ class Daemon:
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop_signal)
-        loop.add_signal_handler(signal.SIGHUP, logs.reopen)
+            loop.add_signal_handler(number, self._departure.signal)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         loop.add_signal_handler(signal.SIGUSR1, logs.dump_stacks)
 
-    def _on_stop_signal(self) -> None:
-        """The first signal drains, the second one ends it now."""
-        if self._stop.is_set():
-            self._now.set()
-        self._stop.set()
+    def _on_hangup(self) -> None:
+        logs.reopen()
+        self._reconfiguring = asyncio.create_task(self._reload.reconfigure(), name="reconfigure")
+
+    def _adopt(self, settings: Settings) -> None:
+        """Take in settings that can change in place."""
+        if settings.workers != self._settings.workers:
+            self._workers.scale(settings.workers)
+        logging.getLogger().setLevel(settings.log_level)
+        self._departure.drain_timeout = settings.drain_timeout
+        self._settings = settings
 
     async def _on_status(self, _request: dict[str, Any]) -> dict[str, Any]:
-        return self._status.report()
+        return {**self._status.report(), **self._reload.state()}
+
+    async def _on_reload(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return {"before": os.getpid(), "pid": await self._reload.hand_over()}
 
     async def _on_health(self, _request: dict[str, Any]) -> dict[str, Any]:
         return {"live": True, "ready": self._status.state == "running" and self._link.ready.is_set()}
@@ -326,11 +385,9 @@ class Daemon:
 
     async def _on_drain(self, request: dict[str, Any]) -> dict[str, Any]:
         timeout = request.get("timeout")
-        if isinstance(timeout, (int, float)):
-            self._drain_timeout = float(timeout)
         if request.get("now"):
-            self._now.set()
-        self._stop.set()
+            self._departure.hurry()
+        self._departure.ask(float(timeout) if isinstance(timeout, (int, float)) else None)
         return {"busy": self._workers.busy}
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from workerd.daemon.log_file import LogFile
 from workerd.daemon.log_lines import ConsoleFormatter, JsonFormatter, Origin
+from workerd.daemon.parent import BACKGROUND
 from workerd.daemon.printed import LogLines
 from workerd.errors import ConfigError
 from workerd.redact import Redactor
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from workerd.config import Settings
-
-BACKGROUND = "WORKERD_BACKGROUND"  # set by `workerctl start`: standard error is nobody's
 
 
 def set_up(settings: Settings) -> None:

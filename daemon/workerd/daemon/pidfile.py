@@ -1,4 +1,7 @@
-"""The PID file: its lock, not its existence, says that a daemon of this name runs."""
+"""The PID file: its lock, not its existence, says that a daemon of this name runs.
+
+The lock belongs to the open file, which a hand-over passes on: at no moment is it free.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,17 @@ if TYPE_CHECKING:
 class PidFile:
     """Held by the daemon from start to exit; the kernel frees the lock however the process ends."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, held: int | None = None) -> None:
+        """`held`: the open file whose lock a predecessor holds, to be taken over by `write`."""
         self._path = path
-        self._fd: int | None = None
+        self._fd = held
+        self._ours = False  # whether the file names us
+        if held is not None:
+            os.set_inheritable(held, False)
+
+    def fileno(self) -> int:
+        assert self._fd is not None
+        return self._fd
 
     def acquire(self) -> None:
         """Lock the file and write our PID. Raises AlreadyRunning, or ConfigError when the file cannot be written."""
@@ -30,11 +41,17 @@ class PidFile:
                     f"the PID file {self._path} cannot be written: {error.strerror} (set RUNTIME_DIR to a writable directory)"
                 ) from error
             if self._lock(fd):
-                os.ftruncate(fd, 0)
-                os.write(fd, f"{os.getpid()}\n".encode())
                 self._fd = fd
+                self.write()
             else:
                 os.close(fd)
+
+    def write(self) -> None:
+        """Say in it that we are the daemon."""
+        text = f"{os.getpid()}\n".encode()
+        os.pwrite(self.fileno(), text, 0)  # no reader finds it empty
+        os.ftruncate(self.fileno(), len(text))
+        self._ours = True
 
     def _lock(self, fd: int) -> bool:
         """Whether the lock is ours; False: try again. Raises AlreadyRunning."""
@@ -54,9 +71,14 @@ class PidFile:
             return False  # its owner has removed it on leaving
 
     def release(self) -> None:
-        """Remove the file while its lock is held, then free the lock."""
-        if self._fd is not None:
+        """Remove the file, if it names us, while its lock is held, then free the lock."""
+        if self._fd is not None and self._ours:
             self._path.unlink(missing_ok=True)
+        self.hand_on()
+
+    def hand_on(self) -> None:
+        """The lock and the file are another process's from now on."""
+        if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 

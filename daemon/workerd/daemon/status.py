@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workerd.daemon.workers import Workers
     from workerd.queue.node import Figures
 
-State = Literal["starting", "running", "draining", "stopped"]
+State = Literal["starting", "running", "reloading", "draining", "stopped"]
 
 
 class Status:

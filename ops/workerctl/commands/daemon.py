@@ -1,4 +1,4 @@
-"""The daemon's life: start, stop, restart, run, scale, status, health."""
+"""The daemon's life: start, stop, restart, reload, run, scale, status, health."""
 
 from __future__ import annotations
 
@@ -141,6 +141,24 @@ def restart(
     _start(settings)
 
 
+def reload(runtime: Runtime = "local") -> None:
+    """Hand over to a new process that runs the code and settings of now; at no moment does nobody claim.
+
+    Returns when the new one claims. The old one ends when its jobs have. Where the new one does not start, the old one goes on.
+
+    Example: workerctl reload
+    """
+    from workerctl.runtimes import local
+
+    _local(runtime)
+    settings = context.settings()
+    began = time.monotonic()
+    before, after = local.reload(settings)
+    render.say(
+        f"{settings.name} reloaded (local): PID {after} took over from {before}, after {time.monotonic() - began:.1f} s"
+    )
+
+
 def run(
     name: Annotated[str | None, typer.Option("-n", help="Name of the daemon.")] = None,
     verbose: Annotated[bool, typer.Option("-v", help="Debug logging.")] = False,
@@ -243,4 +261,4 @@ def health(ready: Annotated[bool, typer.Option("--ready", help="Also needs the d
 start.context_settings = LOOSE  # type: ignore[attr-defined] # read by the command table
 scale.context_settings = LOOSE  # type: ignore[attr-defined]
 restart.context_settings = LOOSE  # type: ignore[attr-defined]
-commands = (start, stop, restart, run, scale, status, health)
+commands = (start, stop, restart, reload, run, scale, status, health)

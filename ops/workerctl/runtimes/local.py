@@ -63,6 +63,15 @@ def stop(settings: Settings, timeout: float | None, *, now: bool) -> None:
         time.sleep(0.02)
 
 
+def reload(settings: Settings) -> tuple[int, int]:
+    """Let a new process take over; returns the PIDs before and after.
+
+    Raises NotRunning, WorkerdError with the reason when it did not start.
+    """
+    answer = control.ask(settings.socket_path, "reload", limit=START_LIMIT + GRACE)
+    return answer["before"], answer["pid"]
+
+
 def status(settings: Settings) -> dict[str, Any] | None:
     """What the daemon tells about itself; None when it does not run."""
     pid = pid_of(settings)

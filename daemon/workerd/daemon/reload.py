@@ -1,0 +1,153 @@
+"""Reload: new settings in place where that is possible, else by a new process; and a fresh process when this one is worn out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from workerd.daemon.handover import Successor
+from workerd.errors import ConfigError, HandoverFailed, WorkerdError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workerd.config import Settings
+    from workerd.daemon.departure import Departure
+    from workerd.daemon.handover import Launch, Predecessors
+    from workerd.daemon.notify import Supervisor
+    from workerd.daemon.pidfile import PidFile
+    from workerd.daemon.status import Status
+    from workerd.queue.node import Figures
+
+IN_PLACE = frozenset({"workers", "log_level", "monitor", "drain_timeout", "max_memory", "max_jobs"})
+REST = 60.0  # seconds from a hand-over that failed, or helped nothing, to the next one that nobody asked for
+
+log = logging.getLogger(__name__)
+
+
+class Reload:
+    """`adopt(settings)` takes in the settings that can change in place."""
+
+    def __init__(
+        self, launch: Launch, pid_file: PidFile, predecessors: Predecessors, settings: Settings, figures: Figures,
+        status: Status, supervisor: Supervisor, departure: Departure, adopt: Callable[[Settings], None],
+    ) -> None:  # fmt: skip
+        self._launch = launch
+        self._pid_file = pid_file
+        self._predecessors = predecessors
+        self._settings = settings
+        self._figures = figures
+        self._status = status
+        self._supervisor = supervisor
+        self._departure = departure
+        self._adopt = adopt
+        self._process = psutil.Process()
+        self._fresh = self._process.memory_info().rss  # bytes that a process has which has not worked yet
+        self._not_before = 0.0  # monotonic
+        self._listener: asyncio.Task[None] | None = None
+        self.handed_to: int | None = None  # the process that has our place
+        if settings.max_memory is not None and settings.max_memory <= self._fresh:
+            log.warning("MAX_MEMORY has no effect: a fresh process has %.0f MB already", self._fresh / 1e6)
+
+    async def hand_over(self) -> int:
+        """Start a new process with the code and settings of now, let it take our place and drain; returns its PID.
+
+        Raises HandoverFailed when it did not start; then nothing has changed. ConfigError when this is not the moment.
+        """
+        if self._status.state != "running":
+            raise ConfigError(f"the daemon is {self._status.state}: only a running one can be reloaded")
+        self._status.state = "reloading"
+        self._supervisor.reloading()
+        log.info("reload: starting a new process")
+        try:
+            successor = await Successor.start(
+                self._launch,
+                {"workers": self._figures.workers, "configured": self._settings.workers},
+                [self._pid_file.fileno(), *self._predecessors.fds],
+            )
+        except HandoverFailed as failure:
+            log.error("reload: %s; this process goes on", failure)  # noqa: TRY400 - its text says it all
+            self._back()
+            raise
+        except BaseException:
+            self._back()
+            raise
+        if self._departure.asked.is_set():
+            successor.stop()
+            raise HandoverFailed("the daemon was told to stop meanwhile")
+        self._give_way(successor)
+        return successor.pid
+
+    def _back(self) -> None:
+        if not self._departure.asked.is_set():
+            self._status.state = "running"
+            self._supervisor.ready(self._status.line())
+
+    def _give_way(self, successor: Successor) -> None:
+        log.info("handed over to PID %s: what runs here has %.0f s", successor.pid, self._settings.job_timeout)
+        self.handed_to = successor.pid
+        self._supervisor.hand_over(successor.pid)
+        successor.go()
+        self._pid_file.hand_on()
+        self._predecessors.release()
+        self._listener = asyncio.create_task(self._obey(successor), name="successor")
+        self._departure.ask(self._settings.job_timeout)
+
+    async def _obey(self, successor: Successor) -> None:
+        """Leave faster when the process that has our place is told to stop, or has died: then whoever supervises it wants to begin anew."""
+        while (order := await successor.orders()) is not None:
+            match order:
+                case {"drain": int(seconds) | float(seconds)}:
+                    self._departure.ask(seconds)
+                case {"now": True}:
+                    self._departure.hurry()
+        self._departure.ask()
+
+    async def reconfigure(self) -> None:
+        """Apply the settings that changed; hand over when one of them cannot change in place."""
+        try:
+            settings = self._launch.load().settings
+        except WorkerdError as error:
+            log.error("settings: %s; the old ones stay", error)  # noqa: TRY400 - its text says it all
+            return
+        changed = {
+            name for name in type(settings).model_fields if getattr(settings, name) != getattr(self._settings, name)
+        }
+        log.info("settings: %s", f"changed: {', '.join(sorted(changed))}" if changed else "nothing has changed")
+        if changed - IN_PLACE:
+            await self.try_hand_over()
+        elif changed:
+            self._settings = settings
+            self._adopt(settings)
+
+    async def renew(self) -> None:
+        """Hand over when the process has had its share of jobs or memory."""
+        reason = self._worn_out()
+        if reason is not None and self._status.state == "running" and monotonic() >= self._not_before:
+            log.info("%s: a fresh process takes over", reason)
+            await self.try_hand_over()
+
+    async def try_hand_over(self) -> None:
+        """Hand over where nobody waits for the answer: a failure is in the log."""
+        try:
+            await self.hand_over()
+        except WorkerdError:
+            self._not_before = monotonic() + REST
+
+    def _worn_out(self) -> str | None:
+        limit, done = self._settings.max_jobs or math.inf, self._figures.done + self._figures.failed
+        if done >= limit:
+            return f"{done:,} jobs are done (MAX_JOBS is {limit:,})"
+        memory = self._settings.max_memory
+        if memory is not None and memory > self._fresh and (rss := self._process.memory_info().rss) > memory:
+            return f"{rss / 1e6:,.0f} MB are resident (MAX_MEMORY is {memory / 1e6:,.0f} MB)"
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """For `status`."""
+        return {"handed_to": self.handed_to, "predecessors": len(self._predecessors)}
