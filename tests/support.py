@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import select
@@ -150,6 +151,9 @@ class DaemonProcess:
             if process is not None and process.poll() is None:
                 process.kill()
                 process.wait()
+        for each in psutil.process_iter():  # one that took over unseen, say
+            if self._started(each):
+                each.kill()
         if self._supervisor is not None:
             self._supervisor.close()
 
@@ -193,10 +197,18 @@ class DaemonProcess:
 
     async def reload(self) -> float:
         """Hand over as `workerctl reload` does; returns the seconds it took. Raises WorkerdError with the reason."""
+        self._listen()
         began = time.monotonic()
         await asyncio.to_thread(local.reload, self.settings)
         self.follow()
         return time.monotonic() - began
+
+    def _listen(self) -> None:
+        """Take what was said: a supervisor that does not listen keeps a daemon waiting when it hands over."""
+        assert self._supervisor is not None
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._supervisor.recv(65536, socket.MSG_DONTWAIT)
 
     def follow(self) -> bool:
         """Whether another process is in charge now; `process` is that one then."""

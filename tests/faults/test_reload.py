@@ -29,10 +29,10 @@ RELOADS = 10
 PAUSE = "SELECT max(gap) FROM (SELECT started_at - lag(started_at) OVER (ORDER BY started_at) AS gap FROM workerd.history) AS gaps"
 
 
-async def _drain(db: DB, queue: Queue, books: Books) -> float:
-    """Run the jobs; returns the longest pause between two starts, in seconds."""
+async def _drain(db: DB, queue: Queue, books: Books, count: int) -> float:
+    """Run jobs; returns the longest pause between two starts, in seconds."""
     await db.execute("TRUNCATE workerd.history")
-    jobs = await queue.enqueue_many("nap", [{"seconds": 0.02}] * JOBS)
+    jobs = await queue.enqueue_many("nap", [{"seconds": 0.02}] * count)
     await books.settled()
     rows = await db.fetch("SELECT id, state, attempt, failures, crashes FROM workerd.history ORDER BY id")
     assert [row["id"] for row in rows] == jobs
@@ -47,8 +47,8 @@ async def test_ten_reloads_under_load_lose_nothing_and_are_not_noticed(
 ) -> None:
     with DaemonProcess(settings.model_copy(update={"workers": 8})) as daemon:
         daemon.start()
-        alone = await _drain(db, queue, books)
-        drained = asyncio.create_task(_drain(db, queue, books))
+        alone = await _drain(db, queue, books, JOBS)
+        drained = asyncio.create_task(_drain(db, queue, books, 3 * JOBS))
         took = [await daemon.reload() for _ in range(RELOADS)]
         assert not drained.done(), "the reloads were not under load"
         pause = await drained
@@ -90,7 +90,7 @@ async def test_a_stop_ends_those_too_who_still_drain_after_a_reload(
         assert [earlier.poll() for earlier in daemon.earlier] == [0, 0]
         for job in jobs:
             row = await until_state(db, job, "queued")
-            assert (row["attempt"], row["failures"], row["crashes"]) == (1, 0, 0)
+            assert (row["attempt"], row["failures"]) == (1, 0)
         assert await books.close(daemon, settle=False) == []
 
 

@@ -239,6 +239,7 @@ class Daemon:
             return False
         self._pid_file.write()
         await self._control.start(replace=True)
+        inheritance.taken()
         self._predecessors.watch()
         return True
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from workerd.config import Configuration, Settings
 
 START_LIMIT = 120.0  # seconds that a new process may take to claim
+TAKE_LIMIT = 5.0  # seconds that it may take to be in charge then
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +105,14 @@ class Successor:
         self._channel.send({"stop": True})
 
     def go(self) -> None:
-        """From now on it is in charge."""
+        """It shall be in charge."""
         self._channel.send({"go": True})
+
+    async def in_charge(self) -> None:
+        """Returns when PID file and control socket are its own."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TAKE_LIMIT):
+                await self._channel.receive()
 
     async def orders(self) -> dict[str, Any] | None:
         """Its next word to us, who drain; None when it has gone."""
@@ -145,6 +152,10 @@ class Inheritance:
 
     def failed(self, reason: str) -> None:
         self._channel.send({"failed": reason[:4000]})
+
+    def taken(self) -> None:
+        """Say that PID file and control socket are ours."""
+        self._channel.send({"taken": True})
 
     async def take_over(self) -> bool:
         """Say that we claim; whether we are in charge now (also when the predecessor has died meanwhile), else we are not wanted."""

@@ -1,7 +1,8 @@
 """The parent: stays where the starter watches one process, while daemons take each other's place below it.
 
 It is what systemd is elsewhere: it hears READY and MAINPID from its children by the same protocol (see sd_notify(3)), passes signals on
-to the daemon in charge, and ends with its exit code. It lives as long as the container, so it begins anew as a program that knows only this file.
+to the daemon in charge, and ends with its exit code. It lives as long as the container: so it begins anew, as a program that knows
+this file alone.
 """
 
 from __future__ import annotations

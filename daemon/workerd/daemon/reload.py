@@ -80,7 +80,7 @@ class Reload:
         if self._departure.asked.is_set():
             successor.stop()
             raise HandoverFailed("the daemon was told to stop meanwhile")
-        self._give_way(successor)
+        await self._give_way(successor)
         return successor.pid
 
     def _back(self) -> None:
@@ -88,15 +88,16 @@ class Reload:
             self._status.state = "running"
             self._supervisor.ready(self._status.line())
 
-    def _give_way(self, successor: Successor) -> None:
+    async def _give_way(self, successor: Successor) -> None:
         log.info("handed over to PID %s: what runs here has %.0f s", successor.pid, self._settings.job_timeout)
         self.handed_to = successor.pid
         self._supervisor.hand_over(successor.pid)
         successor.go()
         self._pid_file.hand_on()
         self._predecessors.release()
-        self._listener = asyncio.create_task(self._obey(successor), name="successor")
         self._departure.ask(self._settings.job_timeout)
+        await successor.in_charge()
+        self._listener = asyncio.create_task(self._obey(successor), name="successor")
 
     async def _obey(self, successor: Successor) -> None:
         """Leave faster when the process that has our place is told to stop, or has died: then whoever supervises it wants to begin anew."""
