@@ -29,8 +29,6 @@ NOT_FROM_ENVIRONMENT = frozenset({"NAME", "QUEUE_NAME"})
 WITHOUT_EFFECT = frozenset(
     {
         "stall_limit",
-        "max_memory",
-        "max_jobs",
         "enable_metrics",
         "metrics_port",
         "metrics_host",

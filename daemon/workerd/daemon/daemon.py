@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from workerd.tasks import Task
 
 PULSE = 1.0  # seconds between two measurements of the loop's lag
+ECHO = 0.2  # seconds within which the parent passes a signal on that its starter, or a terminal, sent to both of us
 CANCEL_LIMIT = 5.0  # seconds that a cancelled handler may take to end when the daemon stops
 START_LIMIT = 30.0  # seconds for which trouble with a database that has answered is waited out at the start
 FLUSH_LIMIT = 10.0  # seconds that the last results may take to be written when the daemon stops
@@ -70,7 +71,7 @@ class Daemon:
         self.ready = asyncio.Event()  # set when it claims
         self._met = False  # the database has answered
         self._wake = asyncio.Event()
-        self._departure = Departure(settings.drain_timeout)
+        self._departure = Departure(settings.drain_timeout, ECHO if parent.PARENT in os.environ else 0.0)
         self._holdings = Holdings(settings.node_id, max(1, settings.max_crashes - 1))
         self._figures = Figures(workers=settings.workers if inheritance is None else inheritance.workers(settings))
         self._supervisor = Supervisor()

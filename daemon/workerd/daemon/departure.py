@@ -6,13 +6,13 @@ import asyncio
 import math
 from time import monotonic
 
-ECHO = 0.2  # seconds within which a second signal is the same one, sent to us and passed on to us
-
 
 class Departure:
     """Asked for once; later requests can only hurry it. `deadline` is monotonic: when what still runs is cancelled."""
 
-    def __init__(self, drain_timeout: float) -> None:
+    def __init__(self, drain_timeout: float, echo: float = 0.0) -> None:
+        """`echo`: seconds within which a second signal counts as the first one again."""
+        self._echo = echo
         self.drain_timeout = drain_timeout
         self.asked = asyncio.Event()
         self.now = asyncio.Event()
@@ -41,7 +41,7 @@ class Departure:
 
     def signal(self) -> None:
         """The first signal drains, the second one ends it now."""
-        if monotonic() - self._signalled_at < ECHO:
+        if monotonic() - self._signalled_at < self._echo:
             return
         again = math.isfinite(self._signalled_at)
         self._signalled_at = monotonic()
