@@ -53,8 +53,10 @@ stop: ## stop the daemon of `make run` and its database
 test: $(VENV)/installed-dev ## unit and integration tests and those of the queue's protocol, on an embedded PostgreSQL of their own
 	@$(BIN)/python -m pytest
 
+FAULTS := tests/faults
+
 faults: $(VENV)/installed-dev ## daemons that are killed, frozen, cut off, reloaded: nothing may be lost or end twice
-	@$(BIN)/python -m pytest tests/faults
+	@$(BIN)/python -m pytest $(FAULTS)
 
 # what depends on the server's version: the queue's functions, their plans, the schema
 SQL_TESTS := tests/protocol/test_state_machine.py tests/protocol/test_holes.py tests/integration/test_plans.py tests/integration/test_schema.py \

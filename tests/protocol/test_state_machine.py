@@ -341,7 +341,7 @@ class World:
 
     async def clear(self) -> None:
         await self.observer.execute(
-            "TRUNCATE workerd.ready, workerd.lease, workerd.scheduled, workerd.history, workerd.key, workerd.node"
+            "TRUNCATE workerd.ready, workerd.lease, workerd.scheduled, workerd.history, workerd.key, workerd.node_order, workerd.node"
         )
 
     async def register(self, node: int, connection: DB) -> Node:
