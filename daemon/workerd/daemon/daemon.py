@@ -91,7 +91,8 @@ class Daemon:
         )  # fmt: skip
         self._predecessors = Predecessors(inheritance.predecessors if inheritance is not None else ())
         self._reload = Reload(
-            launch, pid_file, self._predecessors, settings, self._figures, self._status, self._supervisor, self._departure, self._adopt
+            launch, pid_file, self._predecessors, settings, self._figures, self._status, self._supervisor, self._departure,
+            max([settings.job_timeout, *(task.timeout or 0.0 for task in tasks.values())]), self._adopt,
         )  # fmt: skip
         self._control = ControlServer(
             settings.socket_path,
@@ -241,6 +242,7 @@ class Daemon:
         self._pid_file.write()
         await self._control.start(replace=True)
         inheritance.taken()
+        log.info("took over from PID %s", inheritance.state["pid"])
         self._predecessors.watch()
         return True
 
@@ -294,7 +296,7 @@ class Daemon:
             if parent.is_gone():
                 log.error("the parent process was killed: what runs is given back")
                 self._departure.hurry()
-            await self._reload.renew()
+            self._reload.renew()
             if self._supervisor.watchdog_interval is not None:
                 self._supervisor.alive()
             self._supervisor.status(self._status.line())

@@ -70,13 +70,15 @@ class Successor:
         successor = cls(channel)
         try:
             async with asyncio.timeout(START_LIMIT):
-                await asyncio.to_thread(
-                    process.wait
-                )  # it leaves our family at once: its supervisor is to be its parent
+                # It leaves our family at once, for its supervisor is to be its parent.
+                await asyncio.to_thread(process.wait)
                 await successor._ready()
         except TimeoutError:
             successor.dismiss()
             raise HandoverFailed(f"the new process was not ready after {START_LIMIT:.0f} s and was ended") from None
+        except HandoverFailed:  # it ends by itself; its number may be somebody else's by now
+            channel.close()
+            raise
         except BaseException:
             successor.dismiss()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,12 @@ log = logging.getLogger(__name__)
 
 
 class Reload:
-    """`adopt(settings)` takes in the settings that can change in place."""
+    """`patience`: seconds that the longest job may run; `adopt(settings)` takes in the settings that can change in place."""
 
     def __init__(
         self, launch: Launch, pid_file: PidFile, predecessors: Predecessors, settings: Settings, figures: Figures,
-        status: Status, supervisor: Supervisor, departure: Departure, adopt: Callable[[Settings], None],
+        status: Status, supervisor: Supervisor, departure: Departure, patience: float,
+        adopt: Callable[[Settings], None],
     ) -> None:  # fmt: skip
         self._launch = launch
         self._pid_file = pid_file
@@ -45,11 +47,13 @@ class Reload:
         self._status = status
         self._supervisor = supervisor
         self._departure = departure
+        self._patience = patience
         self._adopt = adopt
         self._process = psutil.Process()
         self._fresh = self._process.memory_info().rss  # bytes that a process has which has not worked yet
         self._not_before = 0.0  # monotonic
         self._listener: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self.handed_to: int | None = None  # the process that has our place
         if settings.max_memory is not None and settings.max_memory <= self._fresh:
             log.warning("MAX_MEMORY has no effect: a fresh process has %.0f MB already", self._fresh / 1e6)
@@ -67,7 +71,7 @@ class Reload:
         try:
             successor = await Successor.start(
                 self._launch,
-                {"workers": self._figures.workers, "configured": self._settings.workers},
+                {"pid": os.getpid(), "workers": self._figures.workers, "configured": self._settings.workers},
                 [self._pid_file.fileno(), *self._predecessors.fds],
             )
         except HandoverFailed as failure:
@@ -89,13 +93,13 @@ class Reload:
             self._supervisor.ready(self._status.line())
 
     async def _give_way(self, successor: Successor) -> None:
-        log.info("handed over to PID %s: what runs here has %.0f s", successor.pid, self._settings.job_timeout)
+        log.info("handed over to PID %s: what runs here has %.0f s", successor.pid, self._patience)
         self.handed_to = successor.pid
         self._supervisor.hand_over(successor.pid)
         successor.go()
         self._pid_file.hand_on()
         self._predecessors.release()
-        self._departure.ask(self._settings.job_timeout)
+        self._departure.ask(self._patience)
         await successor.in_charge()
         self._listener = asyncio.create_task(self._obey(successor), name="successor")
 
@@ -121,19 +125,22 @@ class Reload:
         }
         log.info("settings: %s", f"changed: {', '.join(sorted(changed))}" if changed else "nothing has changed")
         if changed - IN_PLACE:
-            await self.try_hand_over()
+            await self._try_hand_over()
         elif changed:
             self._settings = settings
             self._adopt(settings)
 
-    async def renew(self) -> None:
-        """Hand over when the process has had its share of jobs or memory."""
+    def renew(self) -> None:
+        """Begin to hand over when the process has had its share of jobs or memory."""
+        if self._status.state != "running" or monotonic() < self._not_before:
+            return
         reason = self._worn_out()
-        if reason is not None and self._status.state == "running" and monotonic() >= self._not_before:
+        if reason is not None:
             log.info("%s: a fresh process takes over", reason)
-            await self.try_hand_over()
+            self._not_before = math.inf  # until it has, or has failed to
+            self._renewing = asyncio.create_task(self._try_hand_over(), name="renew")
 
-    async def try_hand_over(self) -> None:
+    async def _try_hand_over(self) -> None:
         """Hand over where nobody waits for the answer: a failure is in the log."""
         try:
             await self.hand_over()
