@@ -136,7 +136,7 @@ class Daemon:
         queue.terminate()
         await self._control.stop(replaced=self._reload.handed_to is not None)
         await self._predecessors.wait(self._departure.remaining + CANCEL_LIMIT + FLUSH_LIMIT)
-        log.info("stopped: %s", self._status.line())
+        log.info("stopped: PID %s, %s", os.getpid(), self._status.line())
 
     async def _connect(self) -> tuple[Queue, Connection]:
         """The pool, and the claimer's first connection, on which the schema was brought up to date.
