@@ -1,4 +1,4 @@
-"""Reads the settings: flag over environment over file over default, with where each came from."""
+"""Reads the settings: flag over environment over credential over file over default, with where each came from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
+from workerd import credentials
 from workerd.errors import ConfigError
 from workerd.redact import is_secret, masked
 from workerd.settings import Settings
@@ -75,6 +76,7 @@ def load(
     layers = [
         ({k.upper().replace("-", "_"): v for k, v in (flags or {}).items()}, "flag", True),
         (dict(environ), "environment", False),
+        (credentials.read(environ, _KNOWN), "the credentials", True),
         ({k.upper(): v for k, v in entries.items()}, str(path), True),
     ]
     values: dict[str, Any] = {}
@@ -137,6 +139,9 @@ def _extra(name: str) -> dict[str, Any]:
     return extra
 
 
+_KNOWN = tuple(key for name in Settings.model_fields for key in names(name))
+
+
 def _found(name: str, layers: list[tuple[dict[str, str], str, bool]]) -> Iterator[tuple[Any, str]]:
     """The values of one setting, the strongest first: by layer, and in each WORKERD_X before X before aliases."""
     milliseconds = _extra(name)["milliseconds"]
@@ -182,13 +187,12 @@ def _problems(error: ValidationError, values: Mapping[str, Any], sources: Mappin
 
 def _near_misses(entries: Mapping[str, str], path: Path) -> list[str]:
     """Keys of our file that look like a setting misspelt; everything else in a .env is somebody else's."""
-    known = [key for name in Settings.model_fields for key in names(name)]
     warnings = []
     for key in entries:
         upper = key.upper().removeprefix("WORKERD_")
-        if upper in known:
+        if upper in _KNOWN:
             continue
-        close = next((name for name in known if _differs_slightly(upper, name)), None)
+        close = next((name for name in _KNOWN if _differs_slightly(upper, name)), None)
         if close:
             warnings.append(f"{path}: {key} is no setting, did you mean {close}?")
     return warnings
