@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import psutil
 
-from workerctl.runtimes import local
+from workerctl.runtimes.local import Local
 from workerd.config import Configuration
 from workerd.daemon.daemon import Daemon
 from workerd.daemon.handover import Launch
@@ -199,7 +199,7 @@ class DaemonProcess:
         """Hand over as `workerctl reload` does; returns the seconds it took. Raises WorkerdError with the reason."""
         self._listen()
         began = time.monotonic()
-        await asyncio.to_thread(local.reload, self.settings)
+        await asyncio.to_thread(Local(self.settings, []).reload)
         self.follow()
         return time.monotonic() - began
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
+    from workerctl.runtimes.runtime import Runtime
     from workerd.config import Configuration, Settings
     from workerd.queue.client import Queue
 
 T = TypeVar("T")
+RuntimeOption = Annotated[
+    str | None, typer.Option("--runtime", help="local, systemd or docker; without it: where the daemon is found.")
+]
 
 _flags: dict[str, str] = {}
 _file: Path | None = None
@@ -70,6 +76,13 @@ def configuration() -> Configuration:
 def settings() -> Settings:
     """The values of all settings. Raises ConfigError."""
     return configuration().settings
+
+
+def runtime(wanted: str | None) -> Runtime:
+    """What runs the daemon of the settings: as `--runtime` says, else where it is found. Raises ConfigError."""
+    from workerctl.runtimes.choose import choose
+
+    return choose(settings(), flags(), wanted)
 
 
 @asynccontextmanager

@@ -86,7 +86,7 @@ def test_start_status_scale_stop(ctl: Ctl) -> None:
     assert ctl("health").returncode == 0
     assert ctl("health", "--ready").returncode == 0
     assert "running" in ctl("status").stdout
-    assert ctl("stop").stdout == "worker stopped\n"
+    assert ctl("stop").stdout == "worker stopped (local)\n"
     stopped = ctl("status", "--json")
     assert (stopped.returncode, json.loads(stopped.stdout)) == (3, {"name": "worker", "state": "stopped"})
 

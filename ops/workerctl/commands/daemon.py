@@ -1,4 +1,4 @@
-"""The daemon's life: start, stop, restart, reload, run, scale, status, health."""
+"""The daemon's life: start, stop, restart, reload, run, scale."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import os
 import re
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workerctl import context, render
 
 if TYPE_CHECKING:
+    from workerctl.runtimes.runtime import Runtime
     from workerd.config import Settings
 
-Runtime = Annotated[str, typer.Option(help="local is the only runtime of this version.")]
 LOOSE = {"ignore_unknown_options": True}  # so that -1 reaches the check of N
 
 
@@ -31,13 +31,6 @@ def _count(text: str | None, option: str | None) -> None:
     context.set_flag("workers", given)
 
 
-def _local(runtime: str) -> None:
-    from workerd.errors import ConfigError
-
-    if runtime != "local":
-        raise ConfigError(f"--runtime is {runtime!r}, this version knows only local")
-
-
 def start(
     n: Annotated[str | None, typer.Argument(metavar="[N]", help="Number of workers.")] = None,
     count: Annotated[str | None, typer.Option("-c", "--count", help="Number of workers, like N.")] = None,
@@ -45,40 +38,34 @@ def start(
     monitor: Annotated[
         str | None, typer.Option("-m", help="How often the daemon logs its own figures, e.g. 30.")
     ] = None,
-    runtime: Runtime = "local",
+    runtime: context.RuntimeOption = None,
 ) -> None:
     """Start the daemon in the background and return when it is ready.
 
     Example: workerctl start 4 --tasks myapp.tasks
     """
-    from workerctl.runtimes import local
-
-    _local(runtime)
     _count(n, count)
     if monitor is not None:
         context.set_flag("monitor", monitor)
-    settings = context.settings()
-    pid = local.pid_of(settings)
-    if pid is not None:
-        render.say(f"{settings.name} runs already (local, PID {pid}); nothing changed")
+    chosen = context.runtime(runtime)
+    who = chosen.who()
+    if who is not None:
+        render.say(f"{chosen.settings.name} runs already ({chosen.name}, {who}); nothing changed")
         return
-    _start(settings)
+    _start(chosen)
 
 
-def _start(settings: Settings) -> None:
-    from workerctl.runtimes import local
-
+def _start(chosen: Runtime) -> None:
     began = time.monotonic()
-    pid = local.start(settings, context.flags())
-    render.say(
-        f"{settings.name} started (local, PID {pid}) with {settings.workers} workers, ready after {time.monotonic() - began:.1f} s"
-    )
+    chosen.start(chosen.settings.workers if context.given("workers") else None)
+    took = time.monotonic() - began
+    render.say(f"{chosen.settings.name} started ({chosen.name}, {chosen.who()}), ready after {took:.1f} s")
 
 
 def stop(
     timeout: Annotated[str | None, typer.Option(help="How long running jobs may take to end, e.g. 2m.")] = None,
     now: Annotated[bool, typer.Option("--now", help="Cancel running jobs and give them back at once.")] = False,
-    runtime: Runtime = "local",
+    runtime: context.RuntimeOption = None,
 ) -> None:
     """Drain the daemon and stop it, and the embedded database when nobody else uses it.
 
@@ -86,16 +73,14 @@ def stop(
     """
     from workerd.errors import NotRunning
 
-    _local(runtime)
-    settings = context.settings()
-    ran = _stop(settings, timeout, now=now)
-    stopped = _stop_database(settings)
+    chosen = context.runtime(runtime)
+    ran = _stop(chosen, timeout, now=now)
+    stopped = chosen.name == "local" and _stop_database(chosen.settings)
     if not ran and not stopped:
-        raise NotRunning(f"no daemon named {settings.name} runs here")
+        raise NotRunning(f"no daemon named {chosen.settings.name} runs here ({chosen.name})")
 
 
-def _stop(settings: Settings, timeout: str | None, *, now: bool) -> bool:
-    from workerctl.runtimes import local
+def _stop(chosen: Runtime, timeout: str | None, *, now: bool) -> bool:
     from workerd.errors import ConfigError, NotRunning
     from workerd.units import parse_duration
 
@@ -104,10 +89,10 @@ def _stop(settings: Settings, timeout: str | None, *, now: bool) -> bool:
     except ValueError as error:
         raise ConfigError(f"--timeout {error}") from None
     try:
-        local.stop(settings, seconds, now=now)
+        chosen.stop(seconds, now=now)
     except NotRunning:
         return False
-    render.say(f"{settings.name} stopped")
+    render.say(f"{chosen.settings.name} stopped ({chosen.name})")
     return True
 
 
@@ -128,35 +113,30 @@ def _stop_database(settings: Settings) -> bool:
 
 def restart(
     n: Annotated[str | None, typer.Argument(metavar="[N]", help="Number of workers.")] = None,
-    runtime: Runtime = "local",
+    runtime: context.RuntimeOption = None,
 ) -> None:
     """Drain and stop the daemon, then start it; starts it when it did not run.
 
     Example: workerctl restart 8
     """
-    _local(runtime)
     _count(n, None)
-    settings = context.settings()
-    _stop(settings, None, now=False)
-    _start(settings)
+    chosen = context.runtime(runtime)
+    _stop(chosen, None, now=False)
+    _start(chosen)
 
 
-def reload(runtime: Runtime = "local") -> None:
+def reload(runtime: context.RuntimeOption = None) -> None:
     """Hand over to a new process that runs the code and settings of now; at no moment does nobody claim.
 
     Returns when the new one claims. The old one ends when its jobs have. Where the new one does not start, the old one goes on.
 
     Example: workerctl reload
     """
-    from workerctl.runtimes import local
-
-    _local(runtime)
-    settings = context.settings()
+    chosen = context.runtime(runtime)
     began = time.monotonic()
-    before, after = local.reload(settings)
-    render.say(
-        f"{settings.name} reloaded (local): PID {after} took over from {before}, after {time.monotonic() - began:.1f} s"
-    )
+    outcome = chosen.reload()
+    took = time.monotonic() - began
+    render.say(f"{chosen.settings.name} reloaded ({chosen.name}): {outcome}, after {took:.1f} s")
 
 
 def run(
@@ -177,88 +157,18 @@ def run(
 
 
 def scale(
-    n: Annotated[str, typer.Argument(metavar="N", help="Number of workers.")], runtime: Runtime = "local"
+    n: Annotated[str, typer.Argument(metavar="N", help="Number of workers.")], runtime: context.RuntimeOption = None
 ) -> None:
     """Change the number of workers of the running daemon; no job is interrupted.
 
     Example: workerctl scale 8
     """
-    from workerctl import control
-
-    _local(runtime)
     _count(n, None)
-    settings = context.settings()
-    answer = control.ask(settings.socket_path, "scale", workers=settings.workers)
-    render.say(f"{settings.name}: {answer['workers']} workers (were {answer['before']})")
-
-
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every second.")] = False,
-    runtime: Runtime = "local",
-) -> int:
-    """State of the daemon, its workers and what each runs. Exits 3 when it does not run.
-
-    Example: workerctl status --json
-    """
-    from workerctl.runtimes import local
-
-    _local(runtime)
-    settings = context.settings()
-    while True:
-        told = local.status(settings)
-        if watch:
-            typer.echo("\x1b[2J\x1b[H", nl=False)
-        if as_json:
-            render.json(told or {"name": settings.name, "state": "stopped"})
-        elif told is None:
-            render.say(f"{settings.name} is stopped")
-        else:
-            _show(told)
-        if not watch:
-            return 0 if told else 3
-        time.sleep(1)
-
-
-def _show(told: dict[str, Any]) -> None:
-    from workerd.units import format_duration, format_size
-
-    if "slots" not in told:
-        render.details(f"{told['name']} (local)", [("state", told["state"]), ("PID", str(told["pid"]))])
-        return
-    database = told["database"]
-    render.details(f"{told['name']} (local)", [
-        ("state", told["state"]),
-        ("PID", str(told["pid"])),
-        ("node", f"{told['node']} ({told['node_id']})"),
-        ("up", format_duration(told["uptime_s"])),
-        ("workers", f"{told['workers']}, {told['busy']} busy"),
-        ("jobs", f"{told['jobs_done']:,} done, {told['jobs_failed']:,} failed"),
-        ("memory, CPU", f"{format_size(told['rss_bytes'])}, {told['cpu_percent']:.1f} %"),
-        ("loop lag", f"{told['loop_lag_ms']:.1f} ms"),
-        ("database", f"{database['state']} ({database['host']}) since {render.brief(database['since'])}"),
-    ])  # fmt: skip
-    rows = [
-        (s["worker"], s["state"], s["job_id"] and str(s["job_id"]), s["task"], s["running_s"]) for s in told["slots"]
-    ]
-    render.table("workers", ("worker", "state", "job", "task", "seconds"), rows[:50])
-
-
-def health(ready: Annotated[bool, typer.Option("--ready", help="Also needs the database.")] = False) -> int:
-    """Exit 0 while the daemon's loops turn; with --ready also only while it can claim jobs.
-
-    Example: workerctl health --ready
-    """
-    from workerctl import control
-
-    settings = context.settings()
-    answer = control.ask(settings.socket_path, "health")
-    good = answer["ready"] if ready else answer["live"]
-    render.say(f"{settings.name} is {'ready' if ready else 'alive'}" if good else f"{settings.name} is not ready")
-    return 0 if good else 1
+    chosen = context.runtime(runtime)
+    render.say(f"{chosen.settings.name} ({chosen.name}): {chosen.scale(chosen.settings.workers)}")
 
 
 start.context_settings = LOOSE  # type: ignore[attr-defined] # read by the command table
 scale.context_settings = LOOSE  # type: ignore[attr-defined]
 restart.context_settings = LOOSE  # type: ignore[attr-defined]
-commands = (start, stop, restart, reload, run, scale, status, health)
+commands = (start, stop, restart, reload, run, scale)

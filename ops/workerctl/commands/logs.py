@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from workerctl import context, log_files, render
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from workerctl import context, render
+from workerd.errors import NotRunning
 
 
 def logs(
@@ -20,43 +18,37 @@ def logs(
     job: Annotated[
         int | None, typer.Option("--job", help="Only what concerns this job, also what is kept in the database.")
     ] = None,
+    runtime: context.RuntimeOption = None,
 ) -> None:
     """Show the last lines of the log.
 
     Example: workerctl logs --follow --errors
     """
-    settings = context.settings()
-    path = settings.error_log_path if errors else settings.log_path
-    end = path.stat().st_size if path.exists() else 0
-    found = log_files.last_records(path, lambda record: _concerns(record, job), lines)
+    chosen = context.runtime(runtime)
+    log = chosen.log(lines, lambda record: _concerns(record, job), errors=errors)
+    last = log.last
     if job is not None and not errors:
-        found = _merged(found, _kept(job), job, console=settings.log_format == "console")[-lines:] if lines else []
-    if not found and not follow and not path.exists():
-        _nothing(path, job)
-    for record in found:
+        last = _merged(last, _kept(job), job, console=chosen.settings.log_format == "console")[-lines:] if lines else []
+    if not last and not follow and log.missing:
+        what = "" if job is None else f", and nothing that job {job} logged is kept"
+        raise NotRunning(f"{log.missing}{what}")
+    for record in last:
         render.say(record)
     if follow:
-        for line in log_files.new_records(path, lambda record: _concerns(record, job), end):
+        for line in log.new:
             typer.echo(line)
 
 
-def follow() -> None:
+def follow(runtime: context.RuntimeOption = None) -> None:
     """Follow the log: short for `logs --follow`.
 
     Example: workerctl follow
     """
-    logs(follow=True, lines=10)
+    logs(follow=True, lines=10, runtime=runtime)
 
 
 def _concerns(record: str, job: int | None) -> bool:
     return job is None or f'"job":{job},' in record or f'"job":{job}}}' in record or f"job {job} " in record
-
-
-def _nothing(path: Path, job: int | None) -> None:
-    from workerd.errors import NotRunning
-
-    what = "" if job is None else f", and nothing that job {job} logged is kept"
-    raise NotRunning(f"there is no log at {path} (the daemon has not run yet, or LOG_DIR differs){what}")
 
 
 def _kept(job: int) -> list[dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""How daemons are run on a host: as a bare process here; each runtime knows the same verbs."""
+"""How daemons are run on a host: a bare process, a systemd unit, containers. Each runtime knows the same verbs."""

@@ -12,75 +12,89 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workerctl import control
+from workerctl import control, log_files
+from workerctl.runtimes.runtime import Log, Runtime
 from workerd.daemon import pidfile
 from workerd.errors import ConfigError, NotRunning, WorkerdError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from workerd.config import Settings
 
 START_LIMIT = 120.0  # seconds; the first start of an embedded database takes a few
 GRACE = 20.0  # seconds beyond the drain that a stopping daemon needs to write its last results
 
 
-def pid_of(settings: Settings) -> int | None:
-    """The PID of the daemon of this name, when it runs."""
-    return pidfile.owner(settings.pid_file)
+class Local(Runtime):
+    """A `workerd` in a session of its own, found by its PID file and asked through its control socket."""
 
+    name = "local"
 
-def start(settings: Settings, flags: list[str]) -> int:
-    """Start `workerd` with these flags in a session of its own; returns its PID when it is ready.
+    def is_there(self) -> bool:
+        return self._pid is not None
 
-    Raises WorkerdError with its last words.
-    """
-    with tempfile.TemporaryDirectory(prefix="workerctl-") as folder, tempfile.TemporaryFile() as words:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        with listener:
-            listener.bind(f"{folder}/notify")
-            environment = {**os.environ, "NOTIFY_SOCKET": f"{folder}/notify", "WORKERD_BACKGROUND": "1"}
-            daemon = subprocess.Popen(
-                [sys.executable, "-m", "workerd", *flags], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words,
-                start_new_session=True, env=environment,
-            )  # fmt: skip
-            if _wait_ready(daemon, listener):
-                daemon.returncode = 0  # it outlives us on purpose
-                return daemon.pid
-        code = daemon.wait()
-        words.seek(0)
-        raise _reason(words.read().decode(errors="replace"), code, settings)
+    def who(self) -> str | None:
+        return None if self._pid is None else f"PID {self._pid}"
 
+    def start(self, count: int | None) -> None:
+        # the number stands among the flags
+        with tempfile.TemporaryDirectory(prefix="workerctl-") as folder, tempfile.TemporaryFile() as words:
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            with listener:
+                listener.bind(f"{folder}/notify")
+                environment = {**os.environ, "NOTIFY_SOCKET": f"{folder}/notify", "WORKERD_BACKGROUND": "1"}
+                daemon = subprocess.Popen(
+                    [sys.executable, "-m", "workerd", *self.flags], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                    stderr=words, start_new_session=True, env=environment,
+                )  # fmt: skip
+                if _wait_ready(daemon, listener):
+                    daemon.returncode = 0  # it outlives us on purpose
+                    return
+            code = daemon.wait()
+            words.seek(0)
+            raise _reason(words.read().decode(errors="replace"), code, self.settings)
 
-def stop(settings: Settings, timeout: float | None, *, now: bool) -> None:
-    """Drain the daemon and wait until it has gone. Raises NotRunning, WorkerdError when it does not go in time."""
-    pid = pid_of(settings)
-    if pid is None:
-        raise NotRunning(f"no daemon named {settings.name} runs here")
-    control.ask(settings.socket_path, "drain", timeout=timeout, now=now)
-    limit = time.monotonic() + (settings.drain_timeout if timeout is None else timeout) + GRACE
-    while pid_of(settings) == pid:
-        if time.monotonic() > limit:
-            raise WorkerdError(f"the daemon (PID {pid}) did not stop in time; `workerctl stop --now` cancels its jobs")
-        time.sleep(0.02)
+    def stop(self, timeout: float | None, *, now: bool) -> None:
+        pid = self._pid
+        if pid is None:
+            raise NotRunning(f"no daemon named {self.settings.name} runs here")
+        control.ask(self.settings.socket_path, "drain", timeout=timeout, now=now)
+        limit = time.monotonic() + (self.settings.drain_timeout if timeout is None else timeout) + GRACE
+        while self._pid == pid:
+            if time.monotonic() > limit:
+                raise WorkerdError(
+                    f"the daemon (PID {pid}) did not stop in time; `workerctl stop --now` cancels its jobs"
+                )
+            time.sleep(0.02)
 
+    def reload(self) -> str:
+        answer = control.ask(self.settings.socket_path, "reload", limit=START_LIMIT + GRACE)
+        return f"PID {answer['pid']} took over from {answer['before']}"
 
-def reload(settings: Settings) -> tuple[int, int]:
-    """Let a new process take over; returns the PIDs before and after.
+    def scale(self, count: int) -> str:
+        answer = control.ask(self.settings.socket_path, "scale", workers=count)
+        return f"{answer['workers']} workers (were {answer['before']})"
 
-    Raises NotRunning, WorkerdError with the reason when it did not start.
-    """
-    answer = control.ask(settings.socket_path, "reload", limit=START_LIMIT + GRACE)
-    return answer["before"], answer["pid"]
+    def status(self) -> list[dict[str, Any]]:
+        pid = self._pid
+        if pid is None:
+            return []
+        try:
+            return [control.ask(self.settings.socket_path, "status")]
+        except NotRunning:
+            return [{"name": self.settings.name, "runtime": self.name, "state": "starting", "pid": pid}]
 
+    def log(self, most: int, wanted: Callable[[str], bool], *, errors: bool) -> Log:
+        path = self.settings.error_log_path if errors else self.settings.log_path
+        there = path.exists()
+        missing = "" if there else f"there is no log at {path} (the daemon has not run yet, or LOG_DIR differs)"
+        end = path.stat().st_size if there else 0
+        return Log(log_files.last_records(path, wanted, most), log_files.new_records(path, wanted, end), missing)
 
-def status(settings: Settings) -> dict[str, Any] | None:
-    """What the daemon tells about itself; None when it does not run."""
-    pid = pid_of(settings)
-    if pid is None:
-        return None
-    try:
-        return control.ask(settings.socket_path, "status")
-    except NotRunning:
-        return {"name": settings.name, "runtime": "local", "state": "starting", "pid": pid}
+    @property
+    def _pid(self) -> int | None:
+        return pidfile.owner(self.settings.pid_file)
 
 
 def _wait_ready(daemon: subprocess.Popen[bytes], listener: socket.socket) -> bool:
