@@ -45,19 +45,20 @@ def json(value: object) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, header: bool = True) -> None:
-    """A table; a cell that is a state's name has its colour, None is empty."""
+    """A table, on a terminal with lines; a cell that is a state's name has its colour, None is empty."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
     drawn = Table(title=title, title_justify="left", header_style="bold", show_header=header)
+    if not console.is_terminal:  # plain columns, for a pipe or a file
+        console = Console(width=160)
+        drawn.box, drawn.pad_edge = None, False
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(_cell(value), style=COLOURS.get(str(value), "")) for value in row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
     console.print(drawn)
 
 

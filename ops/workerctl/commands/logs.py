@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from workerctl import context, render
+from workerctl.record import print_record
 from workerd.errors import NotRunning
 
 
@@ -33,10 +34,10 @@ def logs(
         what = "" if job is None else f", and nothing that job {job} logged is kept"
         raise NotRunning(f"{log.missing}{what}")
     for record in last:
-        render.say(record)
+        print_record(record)
     if follow:
         for line in log.new:
-            typer.echo(line)
+            print_record(line)
 
 
 def follow(runtime: context.RuntimeOption = None) -> None:

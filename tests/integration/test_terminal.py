@@ -1,0 +1,102 @@
+"""What the toolkit shows on a terminal of 80 columns, and what goes through a pipe."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support import Ctl
+
+LIMIT = 30.0
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
+
+
+class Terminal:
+    """`workerctl` on a terminal of 80 columns."""
+
+    def __init__(self, ctl: Ctl, *words: str) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+        environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "workerctl", *words], stdin=slave, stdout=slave, stderr=slave, cwd=ctl.directory,
+            env={**environment, **ctl.environment, "TERM": "xterm-256color"},
+        )  # fmt: skip
+        os.close(slave)
+        self.shown = ""
+
+    def until(self, text: str) -> str:
+        """What was shown when the text had come, without colours."""
+        return self._read(lambda: text in COLOUR.sub("", self.shown))
+
+    def to_the_end(self) -> str:
+        return self._read(lambda: False)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+    def _read(self, enough: object) -> str:
+        assert callable(enough)
+        limit = time.monotonic() + LIMIT
+        while not enough():
+            ready, _, _ = select.select([self._master], [], [], limit - time.monotonic())
+            assert ready, f"not shown in time; shown was: {self.shown}"
+            try:
+                data = os.read(self._master, 65536)
+            except OSError:  # the program has ended
+                break
+            self.shown += data.decode()
+        return COLOUR.sub("", self.shown).replace("\r\n", "\n")
+
+
+@pytest.fixture
+def working(ctl: Ctl) -> Iterator[Ctl]:
+    assert ctl("start", "3").returncode == 0
+    assert ctl("enqueue", "echo", '{"value": "héllo"}').returncode == 0
+    job = ctl.json("enqueue", "failing", '{"number": 7}', "--max-retries", "0")["id"]
+    ctl("jobs", "wait", str(job))
+    yield ctl
+    ctl("stop", "--now")
+
+
+def test_status_fits_80_columns_of_a_terminal_and_is_plain_in_a_pipe(working: Ctl) -> None:
+    terminal = Terminal(working, "status")
+    shown = terminal.to_the_end()
+    terminal.close()
+    assert "running" in shown
+    assert "│" in shown
+    assert "\x1b[" in terminal.shown
+    assert max(map(len, shown.splitlines())) <= 80
+    piped = working("status").stdout
+    assert re.search(r"^state +running *$", piped, re.MULTILINE)
+    assert piped.isascii()
+    assert "\x1b" not in piped
+
+
+def test_the_log_on_a_terminal_is_for_people_and_goes_on(working: Ctl) -> None:
+    terminal = Terminal(working, "logs", "-f", "--lines", "20")
+    shown = terminal.until("failed for good")
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ERROR {3}\[job \d+ failing #1\] ", shown, re.MULTILINE), shown
+    assert '{"ts"' not in shown
+    assert re.search(r"\x1b\[31m\d{4}", terminal.shown), "an error is red"
+    working("scale", "5")
+    terminal.until("scaled from 3 to 5 workers")
+    terminal.close()
+    assert '{"ts"' in working("logs", "--lines", "3").stdout
+    assert "\x1b" not in working("logs", "--lines", "100").stdout
