@@ -9,6 +9,7 @@ import asyncio
 import copy
 import sys
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, combinations, count, permutations
 from time import monotonic
@@ -39,7 +40,7 @@ from workerd.queue.rescue import declare_dead, look, rescue
 from workerd.queue.stage import stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
     DB = asyncpg.Connection[asyncpg.Record]
 
@@ -936,30 +937,40 @@ class Machine(RuleBasedStateMachine):
             node.lows.rewind(lane, pos)
 
 
-def drive(
-    runner: asyncio.Runner, dsn: str, monkeypatch: pytest.MonkeyPatch, examples: int, *, shrinks: bool = True
-) -> None:
-    """Run the machine on this database. Raises AssertionError where it and the model disagree, by the fewest steps if it `shrinks`."""
-    world = World(runner, dsn)
-    monkeypatch.setattr("workerd.daemon.lows.monotonic", lambda: world.clock)
-    world.run(world.open())
-    try:
+@contextmanager
+def opened_world(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """The world of this database, with a clock that the histories turn."""
+    with asyncio.Runner() as runner:
+        world = World(runner, dsn)
+        monkeypatch.setattr("workerd.daemon.lows.monotonic", lambda: world.clock)
+        world.run(world.open())
+        try:
+            yield world
+        finally:
+            world.run(world.close())
+
+
+def replay(world: World, history: list[tuple[str, dict[str, Any]]]) -> None:
+    """Take these steps, and then let everything end. Raises AssertionError where database and model disagree."""
+    machine = type("Machine", (Machine,), {"world": world})()
+    machine.choose(crashes=2)
+    for step, arguments in history:
+        getattr(machine, step)(**arguments)
+        machine.database_and_model_agree()
+    machine.teardown()
+
+
+def test_database_and_model_agree_after_every_step(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened_world(dsn, monkeypatch) as world:
         run_state_machine_as_test(
             type("Machine", (Machine,), {"world": world}),
             settings=settings(
                 deadline=None,
                 derandomize=True,
                 database=None,
-                max_examples=examples,
+                max_examples=30,
                 stateful_step_count=40,
                 suppress_health_check=list(HealthCheck),
-                phases=[Phase.generate, *([Phase.shrink] if shrinks else [])],
+                phases=[Phase.generate, Phase.shrink],
             ),
         )
-    finally:
-        world.run(world.close())
-
-
-def test_database_and_model_agree_after_every_step(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with asyncio.Runner() as runner:
-        drive(runner, dsn, monkeypatch, 30)
