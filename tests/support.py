@@ -65,6 +65,9 @@ async def until_state(db: asyncpg.Connection[asyncpg.Record], job_id: int, *stat
     return row
 
 
+STOP_LIMIT = 60.0  # seconds for a daemon on the loop of the test to drain
+
+
 class InProcess:
     """A daemon on the loop of the test."""
 
@@ -99,6 +102,8 @@ class InProcess:
         """Drain; does nothing the second time."""
         if not self._running.done():
             await self.ask("drain", **arguments)
+        await asyncio.wait([self._running], timeout=STOP_LIMIT)
+        assert self._running.done(), f"the daemon has not ended {STOP_LIMIT:g} s after it was told to"
         await self._running
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -13,7 +14,6 @@ from tests.support import InProcess, until, until_state
 from workerd.daemon import executor
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterator
 
     import asyncpg
@@ -80,7 +80,7 @@ async def test_a_deaf_handler_that_is_cancelled_is_cancelled(
     monkeypatch.setattr(handlers.deaf_at_first, "timeout", 60.0)
     async with InProcess(settings.model_copy(update={"workers": 1})) as node, _going_on(32) as begun:
         job = await queue.enqueue("deaf_at_first", {"number": 32})
-        await begun.wait()
+        await asyncio.wait_for(begun.wait(), 10)
         await queue.cancel(job)
         row = await until_state(db, job, "cancelled")
         assert row["error"] == "cancelled while it ran, and it ignores its cancellation"
