@@ -169,6 +169,11 @@ class DaemonProcess:
 
     def start(self) -> None:
         """Start it and return when it is ready."""
+        self.launch()
+        self.hear("READY=1")
+
+    def launch(self) -> None:
+        """Start it."""
         path = self.settings.runtime_dir / "notify"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -183,7 +188,6 @@ class DaemonProcess:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "NOTIFY_SOCKET": str(path), **self._environment},
         )
-        self.hear("READY=1")
 
     def hear(self, word: str) -> None:
         """Return when the daemon has said this to its supervisor."""

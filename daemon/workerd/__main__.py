@@ -6,6 +6,7 @@ import argparse
 import gc
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ EXPORTED = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the daemon; exits 0 after a drain, 1 when it cannot start or fails, 2 for settings that cannot be used."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # until the daemon drains: it has nothing to lose yet
+        signal.signal(number, lambda *_: sys.exit(0))
     from workerd import __version__, config
     from workerd.daemon import parent
     from workerd.daemon.handover import Inheritance, Launch
@@ -101,7 +104,7 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
         gc.set_threshold(50_000, 20, 50)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_main(Daemon, settings, where, tasks, pid_file, launch, inheritance))
-    except WorkerdError:
+    except (WorkerdError, SystemExit):
         raise
     except BaseException:
         logging.getLogger("workerd").critical("the daemon ends by an error of its own", exc_info=True)

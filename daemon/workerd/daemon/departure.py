@@ -50,6 +50,15 @@ class Departure:
         else:
             self.ask()
 
+    async def or_asked(self, event: asyncio.Event) -> None:
+        """Returns when the event is set, or when somebody asks for the departure."""
+        waits = [asyncio.ensure_future(each.wait()) for each in (event, self.asked)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+
     async def wait(self, quiet: asyncio.Event) -> None:
         """Returns when nothing runs any more, or when there is no time left."""
         waiting = asyncio.ensure_future(quiet.wait())

@@ -61,6 +61,10 @@ class Workers:
         return len(self._slots)
 
     @property
+    def count(self) -> int:
+        return self._figures.workers
+
+    @property
     def busy(self) -> int:
         return self._figures.busy
 

@@ -1,0 +1,69 @@
+"""The verbs: what may be asked of a daemon, over its control socket and by orders in the database."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from workerd.errors import ConfigError
+from workerd.settings import WORKERS_MAX
+
+if TYPE_CHECKING:
+    from workerd.daemon.control import Handler
+    from workerd.daemon.departure import Departure
+    from workerd.daemon.link import Link
+    from workerd.daemon.reload import Reload
+    from workerd.daemon.status import Status
+    from workerd.daemon.workers import Workers
+
+log = logging.getLogger(__name__)
+
+
+class Verbs:
+    """Each takes the request and returns the answer; WorkerdError is a refusal."""
+
+    def __init__(
+        self, status: Status, link: Link, workers: Workers, departure: Departure, reload: Reload
+    ) -> None:  # fmt: skip
+        self._status = status
+        self._link = link
+        self._workers = workers
+        self._departure = departure
+        self._reload = reload
+
+    @property
+    def of_orders(self) -> dict[str, Handler]:
+        """Those that other hosts may give."""
+        return {"scale": self._scale, "drain": self._drain}
+
+    @property
+    def of_socket(self) -> dict[str, Handler]:
+        return {"status": self._report, "health": self._health, "reload": self._hand_over, **self.of_orders}
+
+    async def _report(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return {**self._status.report(), **self._reload.state()}
+
+    async def _health(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return {"live": True, "ready": self._status.state == "running" and self._link.ready.is_set()}
+
+    async def _hand_over(self, _request: dict[str, Any]) -> dict[str, Any]:
+        return {"before": os.getpid(), "pid": await self._reload.hand_over()}
+
+    async def _scale(self, request: dict[str, Any]) -> dict[str, Any]:
+        count = request.get("workers")
+        if not isinstance(count, int) or not 1 <= count <= WORKERS_MAX:
+            raise ConfigError(f"the number of workers is {count}, allowed is 1 to {WORKERS_MAX}")
+        if self._status.state != "running":
+            raise ConfigError(f"the daemon is {self._status.state}: only a running one can be scaled")
+        before = self._workers.count
+        self._workers.scale(count)
+        log.info("scaled from %s to %s workers", before, count)
+        return {"workers": count, "before": before}
+
+    async def _drain(self, request: dict[str, Any]) -> dict[str, Any]:
+        timeout = request.get("timeout")
+        if request.get("now"):
+            self._departure.hurry()
+        self._departure.ask(float(timeout) if isinstance(timeout, (int, float)) else None)
+        return {"busy": self._workers.busy}
