@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from datetime import UTC, datetime
 from time import monotonic
@@ -51,6 +52,7 @@ class Status:
     def report(self) -> dict[str, Any]:
         with self._process.oneshot():
             rss, cpu = self._process.memory_info().rss, self._process.cpu_percent()
+            threads, files = self._process.num_threads(), self._process.num_fds()
         return {
             "name": self._settings.name,
             "runtime": "local",
@@ -70,6 +72,9 @@ class Status:
             "written_off": self._workers.written_off,
             "rss_bytes": rss,
             "cpu_percent": cpu,
+            "threads": threads,
+            "open_files": files,
+            "asyncio_tasks": len(asyncio.all_tasks()),
             "loop_lag_ms": round(self.loop_lag * 1000, 3),
             "database": {
                 "state": self.connection,

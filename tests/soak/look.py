@@ -1,0 +1,70 @@
+"""What a daemon has in use, seen from outside, and what of it must not grow from one successor to the next."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from workerctl import control
+
+if TYPE_CHECKING:
+    from workerd.settings import Settings
+
+LOOKS = 20
+PAUSE = 0.1  # seconds between two of them
+GROWTH = 5_000_000  # bytes of RSS that a successor may differ from the third
+BASE = (
+    3  # the successor that others are compared with: what is made once, such as caches of the system, is there by then
+)
+
+_SESSIONS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name LIKE 'worker %' AND application_name <> 'worker client'
+"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The least of several looks, for what jobs use comes and goes: bytes, and counts."""
+
+    rss: int
+    files: int
+    threads: int
+    tasks: int
+    connections: int
+
+
+async def look(settings: Settings) -> Look:
+    """Look at the daemon in charge; no other one may be at work."""
+    db = await asyncpg.connect(settings.database_url)
+    seen = []
+    for _ in range(LOOKS):
+        told = await asyncio.to_thread(control.ask, settings.socket_path, "status")
+        assert told["predecessors"] == 0, "the predecessor has not gone"
+        seen.append(
+            (
+                told["rss_bytes"],
+                told["open_files"],
+                told["threads"],
+                told["asyncio_tasks"],
+                await db.fetchval(_SESSIONS),
+            )
+        )
+        await asyncio.sleep(PAUSE)
+    await db.close()
+    return Look(*map(min, zip(*seen, strict=True)))
+
+
+def leaks(successors: list[Look]) -> list[str]:
+    """How successors after the third differ from it, as they must not."""
+    base = successors[BASE - 1]
+    found = []
+    for number, each in enumerate(successors[BASE:], BASE + 1):
+        if abs(each.rss - base.rss) > GROWTH:
+            found.append(f"successor {number} has {each.rss / 1e6:.1f} MB, the third had {base.rss / 1e6:.1f}")
+        if astuple(each)[1:] != astuple(base)[1:]:
+            found.append(f"successor {number} has {each}, the third had {base}")
+    return found
