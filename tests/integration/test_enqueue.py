@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support import until
 from workerd import Queue
 from workerd.errors import DatabaseError, PayloadError
 from workerd.queue.enqueue import COPY_FROM
@@ -112,3 +113,19 @@ async def test_one_bad_payload_among_many_stores_none_and_leaves_the_transaction
         with pytest.raises(PayloadError):
             await queue.enqueue_many("", [{}] * MANY, connection=db)
     assert await db.fetchval("SELECT array_agg(id) FROM workerd.ready") == [kept]
+
+
+async def test_connections_that_a_burst_has_opened_are_closed_when_nobody_uses_them(dsn: str, db: DB) -> None:
+    sessions = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'worker burst'"
+    )
+    async with Queue.connect(dsn, idle_limit=0.5, name="worker burst") as queue:
+        async with queue.connection(), queue.connection(), queue.connection():
+            assert await db.fetchval(sessions) == 3
+
+        async def closed() -> bool:
+            count: int = await db.fetchval(sessions)
+            return count == 0
+
+        await until(closed, "all are closed")
+        await queue.enqueue("echo")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 LOOKS = 20
 PAUSE = 0.1  # seconds between two of them
-GROWTH = 5_000_000  # bytes of RSS that a successor may differ from the third
+GROWTH = 5_000_000  # bytes of RSS that one look may differ from another
 BASE = (
     3  # the successor that others are compared with: what is made once, such as caches of the system, is there by then
 )
@@ -58,13 +58,21 @@ async def look(settings: Settings) -> Look:
     return Look(*map(min, zip(*seen, strict=True)))
 
 
+def differences(base: Look, other: Look) -> list[str]:
+    """How a look differs from an earlier one, as it must not."""
+    found = []
+    if abs(other.rss - base.rss) > GROWTH:
+        found.append(f"{other.rss / 1e6:.1f} MB, not {base.rss / 1e6:.1f}")
+    for field in fields(Look)[1:]:
+        is_now, was = getattr(other, field.name), getattr(base, field.name)
+        if is_now != was:
+            found.append(f"{is_now} {field.name}, not {was}")
+    return found
+
+
 def leaks(successors: list[Look]) -> list[str]:
-    """How successors after the third differ from it, as they must not."""
-    base = successors[BASE - 1]
+    """How successors after the third differ from it."""
     found = []
     for number, each in enumerate(successors[BASE:], BASE + 1):
-        if abs(each.rss - base.rss) > GROWTH:
-            found.append(f"successor {number} has {each.rss / 1e6:.1f} MB, the third had {base.rss / 1e6:.1f}")
-        if astuple(each)[1:] != astuple(base)[1:]:
-            found.append(f"successor {number} has {each}, the third had {base}")
+        found += [f"successor {number} has {what}" for what in differences(successors[BASE - 1], each)]
     return found

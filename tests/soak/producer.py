@@ -40,10 +40,14 @@ class Producer:
         began = monotonic()
         while self.made < RATE * seconds:
             due = round(RATE * min(monotonic() - began, seconds)) - self.made
-            if due:
-                await self._commit(range(self.made, self.made + min(due, LARGEST)))
-            if due < LARGEST:
-                await asyncio.sleep(TICK)
+            await self.make(due)
+            await asyncio.sleep(TICK)
+
+    async def make(self, jobs: int) -> None:
+        """Enqueue so many at once."""
+        end = self.made + jobs
+        while self.made < end:
+            await self._commit(range(self.made, min(self.made + LARGEST, end)))
 
     async def _commit(self, numbers: range) -> None:
         while True:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from workerd.queue.database import Connection
     from workerd.tasks import Task
 
+IDLE_LIMIT = 20.0  # seconds after which a connection that a burst of jobs has opened is closed
 START_LIMIT = 30.0  # seconds for which trouble with a database that has answered is waited out at the start
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Opening:
         settings = self._settings
         queue = await Queue.connect(
             self._where.url, pool_size=settings.database_pool_size + settings.database_max_overflow,
-            acquire_timeout=settings.database_pool_timeout, pooled=self._where.pooled, name=f"{self._name} pool",
+            acquire_timeout=settings.database_pool_timeout, idle_limit=IDLE_LIMIT, pooled=self._where.pooled, name=f"{self._name} pool",
         )  # fmt: skip
         client.set_default(queue)
         return queue

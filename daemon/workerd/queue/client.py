@@ -46,6 +46,7 @@ class Queue:
         *,
         pool_size: int = 10,
         acquire_timeout: float = 30.0,
+        idle_limit: float = 300.0,
         pooled: bool = False,
         name: str = "worker client",
     ) -> Connecting:
@@ -53,9 +54,10 @@ class Queue:
 
         `queue = await Queue.connect()` or `async with Queue.connect() as queue`.
 
+        `idle_limit`: seconds after which a connection that nobody uses is closed.
         `pooled`: the DSN leads to a transaction pooler. Raises DatabaseError when the database cannot be reached.
         """
-        return Connecting(dsn, pool_size, acquire_timeout, pooled, name)
+        return Connecting(dsn, pool_size, acquire_timeout, idle_limit, pooled, name)
 
     async def close(self) -> None:
         """Close all connections, waiting for those in use."""
@@ -204,10 +206,13 @@ def not_retried(job_id: int, state: str) -> str | None:
 class Connecting:
     """What `Queue.connect` returns: awaitable, and an asynchronous context manager."""
 
-    def __init__(self, dsn: str | None, pool_size: int, acquire_timeout: float, pooled: bool, name: str) -> None:
+    def __init__(
+        self, dsn: str | None, pool_size: int, acquire_timeout: float, idle_limit: float, pooled: bool, name: str
+    ) -> None:
         self._dsn = dsn
         self._pool_size = pool_size
         self._acquire_timeout = acquire_timeout
+        self._idle_limit = idle_limit
         self._options = connect_options(name, pooled=pooled)
         self._queue: Queue | None = None
 
@@ -228,7 +233,8 @@ class Connecting:
         dsn = self._dsn if self._dsn is not None else await asyncio.to_thread(_configured_dsn)
         try:
             pool = await asyncpg.create_pool(
-                dsn, connect=open_any, min_size=0, max_size=self._pool_size, command_timeout=COMMAND_TIMEOUT, timeout=10, **self._options
+                dsn, connect=open_any, min_size=0, max_size=self._pool_size, command_timeout=COMMAND_TIMEOUT, timeout=10,
+                max_inactive_connection_lifetime=self._idle_limit, **self._options
             )  # fmt: skip
             async with pool.acquire():
                 pass

@@ -1,0 +1,45 @@
+"""A daemon that is not reloaded: as many jobs as minutes of an even load have, as fast as it runs them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from tests.faults.balance import Books
+from tests.soak import audit
+from tests.soak.look import differences, look
+from tests.soak.producer import TABLES, Producer
+from tests.support import DaemonProcess, until
+from workerd import Queue
+
+if TYPE_CHECKING:
+    from tests.soak.server import Server
+    from workerd.settings import Settings
+
+    DB = asyncpg.Connection[asyncpg.Record]
+
+WARM = 50_000  # jobs after which what is made once has been made
+MORE = 150_000
+IDLE = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'worker % pool')"
+
+
+async def test_a_daemon_does_not_grow_with_the_jobs_that_it_has_run(settings: Settings, own_server: Server) -> None:
+    changes = {"tasks": ("tests.soak.tasks",), "workers": 50}
+    db = await asyncpg.connect(own_server.dsn)
+    books = await Books.open(db)
+    await db.execute(TABLES)
+    async with Queue.connect(own_server.dsn) as queue:
+        with DaemonProcess(settings.model_copy(update=changes)) as daemon:
+            daemon.start()
+            producer = Producer(queue)
+            looks = []
+            for jobs in (WARM, MORE):
+                await producer.make(jobs)
+                await books.settled(180)
+                await until(lambda: db.fetchval(IDLE), "connections that nobody needs are closed")
+                looks.append(await look(daemon.settings))
+                print(f"after {producer.made:,} jobs: {looks[-1]}", flush=True)
+            wrong = await books.close(daemon) + await audit.wrong_ends(db)
+    await db.close()
+    assert wrong + differences(*looks) == []
