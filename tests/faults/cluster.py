@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from tests.support import ROOT
@@ -51,7 +52,7 @@ class Cluster:
         try:
             said = self.verb("up", "--port", str(free_ports(3)), *self._options)
         except subprocess.CalledProcessError as error:
-            self.verb("down")
+            self._down()
             pytest.skip(f"the testbed's servers do not start here: {error.stderr.strip().splitlines()[-1:]}")
         self.url = {name: address.strip("'") for name, address in re.findall(r"export PGURL_?(\w*)=(\S+)", said)}
         return self
@@ -59,22 +60,39 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.verb("down")
+        self._down()
+
+    def _down(self) -> None:
+        """Whatever state the servers are in: pg_ctl waits for a minute for one that was killed and has left its PID file."""
+        for file in self._pid_files():
+            if not _tree(file):
+                file.unlink()
+        try:
+            self.verb("down", limit=20)
+        except subprocess.TimeoutExpired:
+            for file in self._pid_files():
+                for process in reversed(_tree(file)):
+                    process.kill()
+                file.unlink()
+            self.verb("down")
+
+    def _pid_files(self) -> list[Path]:
+        return sorted(Path("/tmp/testbed-pg", self._name).glob("*/postmaster.pid"))
 
     @property
     def address(self) -> str:
         """Host and port of the primary."""
         return self.url[""].partition("@")[2].partition("/")[0]
 
-    def verb(self, verb: str, *options: str) -> str:
-        """Run a command of the testbed and return what it says."""
+    def verb(self, verb: str, *options: str, limit: float = 60) -> str:
+        """Run a command of the testbed, for `limit` seconds at most, and return what it says."""
         command = [str(TESTBED / "pg-cluster.sh"), verb, self._name, *options]
         environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
         # the servers that it leaves running must not hold a pipe of ours open
         said = Path(f"/tmp/{self._name}.{verb}")
         with said.open("w+") as out:
             done = subprocess.run(
-                command, stdout=out, stderr=subprocess.STDOUT, check=False, env=environment, timeout=60
+                command, stdout=out, stderr=subprocess.STDOUT, check=False, env=environment, timeout=limit
             )
             out.seek(0)
             text = out.read()
@@ -82,6 +100,15 @@ class Cluster:
         if done.returncode:
             raise subprocess.CalledProcessError(done.returncode, command, text, text)
         return text
+
+
+def _tree(file: Path) -> list[psutil.Process]:
+    """The server whose PID is in this file, and its processes; nothing where it has gone, or nobody has reaped it yet."""
+    try:
+        server = psutil.Process(int(file.read_text().split()[0]))
+        return [server, *server.children(recursive=True)] if server.cmdline() else []
+    except (psutil.Error, OSError, ValueError, IndexError):
+        return []
 
 
 class Proxy:
