@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,15 @@ async def start_again(daemon: DaemonProcess) -> None:
             return
         await asyncio.to_thread(daemon.wait)
     raise AssertionError("the daemon does not start")
+
+
+async def ask(daemon: DaemonProcess, verb: str = "status") -> dict[str, Any]:
+    """The answer of a daemon to a verb of its control socket."""
+    reader, writer = await asyncio.open_unix_connection(daemon.settings.socket_path)
+    writer.write(json.dumps({"verb": verb}).encode() + b"\n")
+    answer: dict[str, Any] = json.loads(await reader.readline())["data"]
+    writer.close()
+    return answer
 
 
 async def leader(db: DB, fleet: list[DaemonProcess]) -> DaemonProcess:

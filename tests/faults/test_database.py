@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ import pytest
 
 from tests.faults.balance import Books
 from tests.faults.cluster import Cluster, Proxy, Relay
+from tests.faults.fleet import ask
 from tests.support import DaemonProcess, until
 from workerd import Queue
 from workerd.queue import migrate
@@ -48,14 +48,6 @@ async def opened(dsn: str) -> AsyncIterator[tuple[DB, Queue, Books]]:
 
 def on(settings: Settings, dsn: str, **changes: Any) -> Settings:
     return settings.model_copy(update={"database_url": dsn, **PATIENT, **changes})
-
-
-async def ask(daemon: DaemonProcess, verb: str = "status") -> dict[str, Any]:
-    reader, writer = await asyncio.open_unix_connection(daemon.settings.socket_path)
-    writer.write(json.dumps({"verb": verb}).encode() + b"\n")
-    answer: dict[str, Any] = json.loads(await reader.readline())["data"]
-    writer.close()
-    return answer
 
 
 async def in_state(daemon: DaemonProcess, *states: str) -> dict[str, Any]:

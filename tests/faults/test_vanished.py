@@ -1,4 +1,4 @@
-"""A host vanishes: its link goes down, and nobody closes its connections."""
+"""A host vanishes, or is cut off from the database for a while: nobody closes its connections, and its jobs run elsewhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -17,16 +18,22 @@ import pytest
 
 from tests.faults.balance import Books
 from tests.faults.cluster import TESTBED, Cluster
-from tests.support import DaemonProcess, until
+from tests.faults.fleet import ask, daemons, leader
+from tests.support import until
 from workerd import Queue
 from workerd.queue import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
+    from tests.support import DaemonProcess
     from workerd.settings import Settings
 
-HEARTBEAT = 2.0  # seconds; a leader that has vanished is deposed after 5 s, whatever this is
+HEARTBEAT = 1.0  # seconds
+JOBS = 4
+RUNNING = "SELECT count(*) = $1 FROM workerd.job WHERE state = 'running' AND id = ANY ($2) AND node = $3"
+SESSIONS = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE $1"
+SETTLED = "SELECT bool_and(backend_start < clock_timestamp() - interval '5 s') FROM pg_stat_activity WHERE application_name LIKE $1"
 CLONE_NEWNET = 0x40000000
 
 
@@ -37,8 +44,9 @@ class Host:
         self._name = name
         self.here = here  # the address of this machine, as it is seen from there
 
-    def link(self, verb: str) -> None:
-        subprocess.run([TESTBED / "netfault.sh", verb, self._name], check=True, capture_output=True)
+    def link(self, verb: str, *options: str) -> None:
+        """One of the faults of the testbed's netfault.sh, or their end."""
+        subprocess.run([TESTBED / "netfault.sh", verb, self._name, *options], check=True, capture_output=True)
 
     def start(self, daemon: DaemonProcess) -> None:
         """Start the daemon over there: the namespace is that of the thread which starts it."""
@@ -66,42 +74,97 @@ def host() -> Iterator[Host]:
     subprocess.run([TESTBED / "netfault.sh", "down", name], check=True)
 
 
-async def test_jobs_of_a_vanished_host_start_elsewhere_and_its_sessions_are_ended(
-    settings: Settings, host: Host
-) -> None:
+@dataclass
+class Pair:
+    """A daemon on another host and one on this, on one database."""
+
+    db: asyncpg.Connection[asyncpg.Record]
+    queue: Queue
+    books: Books
+    port: str  # of the database
+    far: DaemonProcess
+    near: DaemonProcess
+
+    async def far_runs(self, host: Host, seconds: float, *, leads: bool) -> list[int]:
+        """Start both, the one first that is to lead, and jobs of this length; returns these when the far one runs all of them."""
+        fillers: list[int] = []
+        if not leads:
+            await asyncio.to_thread(self.near.start)
+            fillers = await self.queue.enqueue_many("nap", [{"seconds": 3600}] * JOBS)
+            await self.run_on(self.near, fillers)
+        await asyncio.to_thread(host.start, self.far)
+        jobs = await self.queue.enqueue_many("nap", [{"seconds": seconds}] * JOBS)
+        await self.run_on(self.far, jobs)
+        if leads:
+            await asyncio.to_thread(self.near.start)
+        for filler in fillers:
+            await self.queue.cancel(filler)
+        assert await leader(self.db, [self.far, self.near]) is (self.far if leads else self.near)
+        return jobs
+
+    async def run_on(self, daemon: DaemonProcess, jobs: list[int]) -> None:
+        node = daemon.settings.node
+        await until(lambda: self.db.fetchval(RUNNING, len(jobs), jobs, node), f"{node} runs them")
+
+    async def in_a_settled_fleet(self) -> None:
+        """Who has been connected for a moment only does not judge by silence."""
+        await until(
+            lambda: self.db.fetchval(SETTLED, f"worker {self.near.settings.node} maintenance"), "they know each other"
+        )
+
+
+@pytest.fixture
+async def pair(settings: Settings, host: Host) -> AsyncIterator[Pair]:
     with Cluster("-c", "listen_addresses=*") as cluster:
         db = await asyncpg.connect(cluster.url[""])
         rules = Path(await db.fetchval("SHOW hba_file"))
         rules.write_text(f"{rules.read_text()}host all all 10.211.0.0/16 trust\n")
         await db.execute("SELECT pg_reload_conf()")
         await migrate.upgrade(db)
-        books = await Books.open(db)
-        places = {
-            name: {"runtime_dir": settings.runtime_dir / name, "log_dir": settings.log_dir / name}
-            for name in ("far", "near")
-        }
-        far, near = (
-            settings.model_copy(update={"name": name, "database_url": dsn, "heartbeat_interval": HEARTBEAT, **places[name]})
-            for name, dsn in (("far", cluster.url[""].replace("127.0.0.1", host.here)), ("near", cluster.url[""]))
-        )  # fmt: skip
-        running = "SELECT count(*) FROM workerd.job WHERE state = 'running' AND node LIKE $1"
-        with DaemonProcess(far) as vanishing, DaemonProcess(near) as other:
-            await asyncio.to_thread(host.start, vanishing)
-            async with Queue.connect(cluster.url[""]) as queue:
-                await queue.enqueue_many("nap", [{"seconds": 12}] * 4)
-            await until(lambda: db.fetchval(running, "%-far"), "the far node runs them")
-            await asyncio.to_thread(other.start)
-            await asyncio.sleep(6)  # as in a fleet, the others have been connected for a while
-            host.link("cut")
-            began = time.monotonic()
-            await until(lambda: db.fetchval(running, "%-near"), "the near node runs them")
-            assert time.monotonic() - began < 3 * HEARTBEAT + 2
-            sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE $1"
-            await until(lambda: _none(db, sessions, f"worker {far.node}%"), "its sessions are ended", 5)
-            await asyncio.to_thread(vanishing.kill)
-            assert await books.close(other) == []
+        here = cluster.url[""]
+        (far,) = daemons(
+            settings, "far", database_url=here.replace("127.0.0.1", host.here), heartbeat_interval=HEARTBEAT
+        )
+        (near,) = daemons(settings, "near", database_url=here, heartbeat_interval=HEARTBEAT)
+        with far, near:
+            async with Queue.connect(here) as queue:
+                yield Pair(db, queue, await Books.open(db), cluster.address.rpartition(":")[2], far, near)
         await db.close()
 
 
-async def _none(db: asyncpg.Connection[asyncpg.Record], query: str, *args: object) -> bool:
-    return not await db.fetchval(query, *args)
+@pytest.mark.parametrize("leads", [True, False], ids=["the leader", "another"])
+async def test_jobs_of_a_vanished_host_start_elsewhere_and_its_sessions_are_ended(
+    host: Host, pair: Pair, leads: bool
+) -> None:
+    jobs = await pair.far_runs(host, 12, leads=leads)
+    await pair.in_a_settled_fleet()
+    host.link("cut")
+    began = time.monotonic()
+    await pair.run_on(pair.near, jobs)
+    took = time.monotonic() - began
+    print(f"{took:.2f} s")
+    assert took < 3 * HEARTBEAT + 2
+    await until(lambda: pair.db.fetchval(SESSIONS, f"worker {pair.far.settings.node}%"), "its sessions are ended", 5)
+    await asyncio.to_thread(pair.far.kill)
+    assert await pair.books.close(pair.near) == []
+
+
+async def test_what_a_host_ends_while_it_is_cut_off_changes_nothing_when_it_is_back(host: Host, pair: Pair) -> None:
+    """A partition: its jobs were started elsewhere, and end on both sides of it."""
+    jobs = await pair.far_runs(host, 10, leads=True)
+    await pair.in_a_settled_fleet()
+    host.link("drop", pair.port)
+    await pair.run_on(pair.near, jobs)
+
+    async def over() -> bool:
+        return bool((await ask(pair.far))["busy"] == 0)
+
+    await until(over, "the far one has ended them as well")
+    host.link("heal")
+    anew = "SELECT count(*) = 1 FROM workerd.node WHERE name = $1 AND dead_at IS NULL"
+    await until(lambda: pair.db.fetchval(anew, pair.far.settings.node), "it is back, as another node")
+    await pair.books.settled()
+    assert (await ask(pair.far))["jobs_lost"] == JOBS
+    assert await pair.books.close(pair.far, pair.near) == []
+    rows = await pair.db.fetch("SELECT state, attempt, node FROM workerd.job WHERE id = ANY ($1)", jobs)
+    assert [tuple(row) for row in rows] == [("succeeded", 2, pair.near.settings.node)] * JOBS

@@ -323,7 +323,8 @@ async def test_a_cancel_that_commits_during_a_rescue_is_not_forgotten(db: DB, se
         assert await cancel(first, job) == "running"
         assert await rescue(second, MAX_CRASHES, DAY) == []
     assert await rescue(second, MAX_CRASHES, DAY) == []
-    assert await state_of(db, job) == "cancelled"
+    (row,) = await db.fetch("SELECT state, attempt, attempts -> 0 ->> 'outcome' FROM workerd.job WHERE id = $1", job)
+    assert tuple(row) == ("cancelled", 1, "crashed"), "the attempt of the dead node counts"
 
 
 @pytest.mark.parametrize("ending", ["retry", "retry later", "snooze", "returned"])

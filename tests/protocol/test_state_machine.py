@@ -252,10 +252,10 @@ class Model:
         for fence in fences:
             lease = self.leases.pop(fence)
             for pos, job in ((pos, self.jobs[i]) for pos, i in lease.tickets.items()):
+                job.attempt, job.crashes = job.attempt + 1, job.crashes + 1
                 if pos in lease.cancel:
                     job.place = "cancelled"
                     continue
-                job.attempt, job.crashes = job.attempt + 1, job.crashes + 1
                 if job.crashes >= self.max_crashes:
                     job.place = "failed"
                 crashed.add((job.id, job.place == "failed"))
@@ -876,7 +876,7 @@ class Machine(RuleBasedStateMachine):
         assert await broken(self.db) == []
         for job in self.model.jobs.values():
             assert job.attempt >= self.attempts.get(job.id, 0)
-            assert job.crashes < self.model.max_crashes or job.place in ("failed", "gone")
+            assert job.crashes < self.model.max_crashes or job.place in ("failed", "cancelled", "gone")
             self.attempts[job.id] = job.attempt
         self.ticket = await self.db.fetchval("SELECT last_value FROM workerd.ticket")
 

@@ -24,15 +24,21 @@ if TYPE_CHECKING:
 # Seconds between two attempts to become the leader: with the second for which a free lock is forgiven less than two.
 CANDIDACY = 0.5
 _ELECT = "SELECT pg_try_advisory_lock('workerd.node'::regclass::oid::int, 0)"
-# A leader asks something several times a second: a session that has been silent for this long is that of a frozen or vanished host.
+# A leader asks something several times a second. A session that has been silent is that of a frozen or vanished host, which a beat of its
+# node that is overdue shows soon; without one the loop of that node may be blocked for a while only.
 _DEPOSE = """
     SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.objid = 0 AND l.pid <> pg_backend_pid()
         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
         AND l.classid = 'workerd.node'::regclass::oid
-        AND a.state <> 'active' AND a.state_change < clock_timestamp() - make_interval(secs => $1)
+        AND a.state <> 'active' AND (
+            a.state_change < clock_timestamp() - make_interval(secs => $1)
+            OR a.state_change < clock_timestamp() - make_interval(secs => $2) AND (
+                SELECT bool_and(n.beat < clock_timestamp() - make_interval(secs => 3 * n.heartbeat)) FROM workerd.node n
+                WHERE n.dead_at IS NULL AND a.application_name = 'worker ' || n.name || ' maintenance'))
 """
 SILENCE = 5.0  # seconds
+SILENCE_WITHOUT_BEAT = 1.0  # seconds
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +67,8 @@ class Leader:
                 try:
                     backoff = 0.1
                     while not await connection.fetchval(_ELECT):
-                        if await connection.fetch(_DEPOSE, SILENCE):
-                            log.warning("the leader has been silent for %.0f s: its session is ended", SILENCE)
+                        if await connection.fetch(_DEPOSE, SILENCE, SILENCE_WITHOUT_BEAT):
+                            log.warning("the leader has been silent for too long: its session is ended")
                         await asyncio.sleep(CANDIDACY)
                     await self._lead(connection)
                 finally:

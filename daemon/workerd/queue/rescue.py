@@ -28,15 +28,18 @@ _DECLARE = (
     "UPDATE workerd.node SET dead_at = clock_timestamp() WHERE id = $1 AND beat = $2 AND dead_at IS NULL RETURNING true"
 )
 
-# The session that holds the node's lock tells which other ones are that daemon's.
+# The session that holds the node's lock tells which other ones are that daemon's, unless a living one has its name: one that took over.
 _END_SESSIONS = """
     SELECT count(pg_terminate_backend(a.pid)) FROM pg_locks k JOIN pg_stat_activity l ON l.pid = k.pid
         JOIN pg_stat_activity a ON a.datname = l.datname AND a.client_addr IS NOT DISTINCT FROM l.client_addr
+        JOIN workerd.node dead ON dead.id = $1
     WHERE k.locktype = 'advisory' AND k.objsubid = 1 AND l.datname = current_database()
         AND k.classid::bigint = $1::bigint >> 32 AND k.objid::bigint = $1::bigint & 4294967295
-        AND l.application_name LIKE '% lease' AND a.pid <> pg_backend_pid()
-        AND a.application_name IN (l.application_name, left(l.application_name, -6), left(l.application_name, -6) || ' pool',
-            left(l.application_name, -6) || ' maintenance')
+        AND l.application_name LIKE '% lease' AND a.pid <> pg_backend_pid() AND (
+            a.pid = l.pid
+            OR a.application_name IN (left(l.application_name, -6), left(l.application_name, -6) || ' pool',
+                left(l.application_name, -6) || ' maintenance')
+            AND NOT EXISTS (SELECT FROM workerd.node n WHERE n.name = dead.name AND n.dead_at IS NULL))
 """
 
 
