@@ -8,7 +8,7 @@ HOME_OF_RUN := DATABASE_URL= TASKS=invoices STATE_DIR=$(STATE) RUNTIME_DIR=$(STA
 CTL := $(HOME_OF_RUN) $(BIN)/workerctl
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run status logs ctl stop test faults soak test-server check format samples bench-latency constraints clean
+.PHONY: help install install-dev run status logs ctl stop test faults system soak test-server check format samples bench-latency constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -62,6 +62,11 @@ MINUTES ?= 15
 
 soak: $(VENV)/installed-dev ## an even load with reloads and restarts of the database: nothing grows, nothing is lost; MINUTES=15
 	@SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q -s tests/soak
+
+SYSTEM := tests/system
+
+system: $(VENV)/installed-dev ## the real Docker and systemd; skipped where they cannot be had
+	@$(BIN)/python -m pytest $(SYSTEM)
 
 # what depends on the server's version: the queue's functions, their plans, the schema
 SQL_TESTS := tests/protocol/test_state_machine.py tests/protocol/test_holes.py tests/integration/test_plans.py tests/integration/test_schema.py \
