@@ -130,6 +130,13 @@ async def recorded(n: int, seconds: float, *, job: Job) -> int:
 
 
 @task
+async def holding_a_connection(seconds: int, *, job: Job) -> None:
+    async with job.connection() as connection:
+        await connection.fetchval(f"SELECT {seconds}")
+        await asyncio.sleep(seconds)
+
+
+@task
 async def blocking(seconds: float) -> None:
     time.sleep(seconds)  # noqa: ASYNC251 - a handler that blocks the loop, as they do
 

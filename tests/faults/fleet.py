@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +56,14 @@ async def ask(daemon: DaemonProcess, verb: str = "status") -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(await reader.readline())["data"]
     writer.close()
     return answer
+
+
+def run_to_its_end(settings: Settings) -> subprocess.CompletedProcess[str]:
+    """A daemon that is not expected to start, and what it says."""
+    return subprocess.run(
+        [sys.executable, "-m", "workerd", *DaemonProcess(settings).flags],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
 
 
 async def leader(db: DB, fleet: list[DaemonProcess]) -> DaemonProcess:

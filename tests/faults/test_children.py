@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     DB = asyncpg.Connection[asyncpg.Record]
 
+DYING = 100  # children
+
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
@@ -67,6 +69,26 @@ async def test_handlers_that_crash_their_process_fail_alone(
         "its process was killed by SIGSEGV", "its process exited with 3", "its process was killed by SIGKILL (out of memory?)",
         "MemoryError", "SystemExit: 4", "LookupError: no such thing",
     }  # fmt: skip
+
+
+async def test_many_children_that_die_at_once_are_no_busy_loop_and_each_job_says_how_it_died(
+    daemon: DaemonProcess, queue: Queue, db: DB, books: Books
+) -> None:
+    daemon.start()
+    assert daemon.process is not None
+    process = psutil.Process(daemon.process.pid)
+    before = sum(process.cpu_times()[:2])
+    bad = await queue.enqueue_many("does", [{"what": "exit"}] * DYING)
+    good = await queue.enqueue_many("echo", [{"value": n} for n in range(DYING)], priority=1)
+    await books.settled(120)
+    spent = sum(process.cpu_times()[:2]) - before
+    print(f"{spent * 1000 / DYING:.0f} ms of the daemon's own time for each child")
+    assert spent < 0.05 * DYING
+    assert await _states(db, bad) == {"failed": DYING}
+    assert await _states(db, good) == {"succeeded": DYING}
+    errors = "SELECT DISTINCT split_part(error, E'\n', 1), attempt, crashes FROM workerd.history WHERE id = ANY ($1)"
+    assert [tuple(row) for row in await db.fetch(errors, bad)] == [("its process exited with 3", 1, 0)]
+    assert await books.close(daemon) == []
 
 
 async def test_children_killed_at_random_cost_their_jobs_an_attempt_and_nobody_else(

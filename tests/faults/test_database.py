@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 
 from tests.faults.balance import Books
 from tests.faults.cluster import Cluster, Proxy, Relay
-from tests.faults.fleet import ask
+from tests.faults.fleet import ask, run_to_its_end
 from tests.support import DaemonProcess, until
 from workerd import Queue
 from workerd.queue import migrate
@@ -33,6 +32,10 @@ if TYPE_CHECKING:
 
 RESUMED = 5.0  # seconds from the return of the database until jobs end again
 JOBS = 400
+END_SESSIONS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name LIKE 'worker %' AND application_name <> 'worker client'
+"""
 PATIENT = {"heartbeat_interval": 5.0, "retry_delay": 0.01}
 
 
@@ -131,6 +134,64 @@ async def test_a_frozen_server_is_waited_for(settings: Settings) -> None:
             assert await uncharged(db)
 
 
+async def test_a_database_that_takes_no_writes_for_a_while_is_waited_for(
+    settings: Settings, queue: Queue, db: DB, books: Books
+) -> None:
+    with DaemonProcess(on(settings, str(settings.database_url))) as daemon:
+        daemon.start()
+        await queue.enqueue_many("nap", [{"seconds": 0.05}] * JOBS)
+        await resumed(db)
+        await db.execute(
+            f"ALTER DATABASE {await db.fetchval('SELECT current_database()')} SET default_transaction_read_only = on"
+        )
+        await db.execute(END_SESSIONS)
+        reason = (await in_state(daemon, "read-only"))["reason"]
+        assert "default_transaction_read_only is on" in reason
+        await db.execute(
+            f"ALTER DATABASE {await db.fetchval('SELECT current_database()')} RESET default_transaction_read_only"
+        )
+        assert await resumed(db) < RESUMED
+        assert await books.close(daemon) == []
+    assert await uncharged(db)
+
+
+async def test_handlers_that_take_all_connections_of_the_pool_hold_up_nobody_who_needs_none(
+    settings: Settings, queue: Queue, db: DB, books: Books
+) -> None:
+    """Who needs one as well fails its attempt after the time for which it may wait; claims, ends and beats go on."""
+    small = {
+        "database_pool_size": 1,
+        "database_max_overflow": 1,
+        "database_pool_timeout": 0.3,
+        "heartbeat_interval": 0.5,
+    }
+    beat = "SELECT beat FROM workerd.node"
+    with DaemonProcess(on(settings, str(settings.database_url), **small)) as daemon:
+        daemon.start()
+        holders = await queue.enqueue_many("holding_a_connection", [{"seconds": 4}] * 2)
+        held = "SELECT count(*) = 2 FROM pg_stat_activity WHERE application_name LIKE 'worker % pool' AND query = 'SELECT 4'"
+        await until(lambda: db.fetchval(held), "all connections are taken")
+        hungry = await queue.enqueue_many("holding_a_connection", [{"seconds": 0}] * 4, max_retries=100)
+        others = await queue.enqueue_many("echo", [{"value": n} for n in range(50)])
+        before = await db.fetchval(beat)
+        await until(lambda: _ended(db, others), "those that need none end")
+        beaten = "SELECT beat > $1::timestamptz + interval '1 s' FROM workerd.node"
+        await until(lambda: db.fetchval(beaten, before), "the node beats on")
+        assert not await _ended(db, holders), "the connections are free again: nothing is shown"
+        assert await books.close(daemon) == []
+    failed = await db.fetch(
+        "SELECT attempts -> 0 ->> 'error' FROM workerd.job WHERE id = ANY ($1) AND failures > 0", hungry
+    )
+    assert failed
+    assert all("no database connection was free within 0.3 s" in row[0] for row in failed)
+    assert await db.fetchval("SELECT count(*) FROM workerd.history WHERE state <> 'succeeded' OR crashes > 0") == 0
+
+
+async def _ended(db: DB, jobs: list[int]) -> bool:
+    count: int = await db.fetchval("SELECT count(*) FROM workerd.history WHERE id = ANY ($1)", jobs)
+    return count == len(jobs)
+
+
 @pytest.mark.parametrize("fault", ["hang", "half", "refuse"])
 async def test_a_network_that_fails_costs_no_job_an_attempt(settings: Settings, fault: str) -> None:
     """`hang`: nothing passes, nor is anything closed; `half`: no answer passes; `refuse`: connections are reset, new ones refused."""
@@ -148,6 +209,22 @@ async def test_a_network_that_fails_costs_no_job_an_attempt(settings: Settings, 
                 assert await resumed(db) < RESUMED
                 assert await books.close(daemon) == []
             assert await uncharged(db)
+
+
+async def test_a_slow_network_is_no_trouble(settings: Settings) -> None:
+    """Each round trip takes 0.2 s: nobody is taken for dead, no connection is given up."""
+    with Cluster() as cluster:
+        async with opened(cluster.url[""]) as (db, queue, books), Proxy(cluster.address) as proxy:
+            slow = on(settings, proxy.before(cluster.url[""]), heartbeat_interval=1.0)
+            with DaemonProcess(slow) as daemon:
+                daemon.start()
+                await proxy.say("delay 0.1")
+                await queue.enqueue_many("nap", [{"seconds": 0.05}] * 100)
+                await books.settled()
+                assert await books.close(daemon) == []
+            assert "again in" not in daemon.settings.log_path.read_text()
+            assert await uncharged(db)
+            assert await db.fetchval("SELECT count(*) FROM workerd.node") == 1, "it was declared dead"
 
 
 async def test_connections_that_died_in_silence_are_replaced(settings: Settings) -> None:
@@ -208,16 +285,10 @@ async def test_a_pooler_with_a_direct_address_for_locks_works_and_alone_is_refus
             assert await db.fetchval("SELECT count(*) FROM ran") == 100
             assert await uncharged(db)
             alone = on(settings, cluster.url["BOUNCER"])
-            done = await asyncio.to_thread(_run, DaemonProcess(alone).flags)
+            done = await asyncio.to_thread(run_to_its_end, alone)
             assert done.returncode == 1
             assert "DATABASE_DIRECT_URL" in done.stderr.splitlines()[-1]
             assert "Traceback" not in done.stderr
-
-
-def _run(flags: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "workerd", *flags], capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 async def test_a_password_that_no_longer_fits_is_named_and_not_tried_in_a_hurry(settings: Settings) -> None:
@@ -372,7 +443,7 @@ async def test_certificates_of_the_server_are_checked(settings: Settings, tmp_pa
                     lambda: db.fetchval("SELECT setting = 'on' FROM pg_settings WHERE name = 'ssl'"),
                     "the server offers TLS",
                 )
-                done = await asyncio.to_thread(_run, DaemonProcess(secured).flags)
+                done = await asyncio.to_thread(run_to_its_end, secured)
                 assert done.returncode == 1, name
                 assert re.search(reason, done.stderr.splitlines()[-1]), done.stderr
             await present("good")

@@ -38,3 +38,8 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     linked = [part.split(")")[0] for part in readme.split("](")[1:]]
     assert linked
     assert [name for name in linked if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("module", sorted(path.name for path in (ROOT / "tests" / "faults").glob("test_*.py")))
+def test_every_module_of_fault_tests_is_in_the_table_of_faults(module: str) -> None:
+    assert f"`{module}`" in DOCS["testing.md"]

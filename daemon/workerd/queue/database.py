@@ -138,9 +138,11 @@ async def refuse_pooler(connection: Connection, dsn: str) -> None:
 
 
 def is_there(error: BaseException) -> bool:
-    """Whether the error shows a server that cannot let us in yet: it starts, or all its connections are taken."""
+    """Whether the error shows a server that cannot let us in yet: it starts, is a standby still, or has no connection left."""
     cause = error.__cause__ if isinstance(error, DatabaseError) else error
-    return isinstance(cause, (asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError))
+    return isinstance(
+        cause, (asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched, asyncpg.TooManyConnectionsError)
+    )
 
 
 def state_of(error: BaseException) -> str:
