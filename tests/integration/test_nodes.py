@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tests.support import InProcess, until, until_state
 from workerd.queue import orders
+from workerd.queue.database import connect
+from workerd.queue.node import Registration, lock, register
+from workerd.queue.rescue import end_sessions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -212,3 +215,35 @@ async def test_daemons_of_one_host_have_places_of_their_own(ctl: Ctl, tmp_path: 
     finally:
         for name in ("a", "b"):
             await _ctl(ctl, "stop", "--now", "--name", name)
+
+
+async def test_the_sessions_that_a_dead_node_left_are_ended_and_none_of_the_one_that_took_its_place(
+    dsn: str, db: DB
+) -> None:
+    """Both have the same name, and come from the same address."""
+    about = Registration("web-1", 1, "1", 60.0, [], [])
+    opened = {}
+    for life in (1, 2):
+        for part in (" lease", "", " pool"):
+            opened[life, part] = await connect(dsn, f"worker web-1{part}")
+        assert await lock(opened[life, " lease"], life)
+        await register(db, life, about, workers=1, locked=True)
+
+    async def open_ones() -> list[tuple[int, str]]:
+        living = {row[0] for row in await db.fetch("SELECT pid FROM pg_stat_activity")}
+        return [key for key, connection in opened.items() if connection.get_server_pid() in living]
+
+    async def declare_dead(life: int) -> int:
+        await db.execute("UPDATE workerd.node SET dead_at = clock_timestamp() WHERE id = $1", life)
+        return await end_sessions(db, life)
+
+    async def left(count: int) -> bool:
+        return len(await open_ones()) == count
+
+    assert await declare_dead(1) == 1
+    await until(lambda: left(5), "the session that held the lock is ended")
+    assert (1, " lease") not in await open_ones()
+    assert await declare_dead(2) == 5, "nobody lives who has this name"
+    await until(lambda: left(0), "all are ended")
+    for connection in opened.values():
+        connection.terminate()
