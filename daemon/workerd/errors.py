@@ -31,6 +31,10 @@ class NodeDead(DatabaseError):
     """This node was declared dead: it may claim nothing until it has registered anew."""
 
 
+class BackupError(DatabaseError):
+    """A backup cannot be made, read or restored."""
+
+
 class NodeError(WorkerdError):
     """A node does not exist, is named by more than one, or did not do what it was ordered to."""
 

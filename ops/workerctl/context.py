@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from workerctl.runtimes.runtime import Runtime
     from workerd.config import Configuration, Settings
     from workerd.queue.client import Queue
+    from workerd.queue.database import Connection
 
 T = TypeVar("T")
 RuntimeOption = Annotated[
@@ -106,6 +107,22 @@ async def queue(*, upgrade: bool = True) -> AsyncIterator[Queue]:
             await connection.close()
     async with Queue.connect(where.url, pool_size=2, pooled=where.pooled, name="workerctl worker") as opened:
         yield opened
+
+
+@asynccontextmanager
+async def session() -> AsyncIterator[tuple[Connection, str]]:
+    """A session of its own, past any pooler, and its address: locks and settings are to last from one statement to the next."""
+    import asyncio
+
+    from workerd.locate import locate
+    from workerd.queue.database import connect
+
+    where = await asyncio.to_thread(locate, settings())
+    connection = await connect(where.direct, "workerctl worker")
+    try:
+        yield connection, where.direct
+    finally:
+        await connection.close()
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -23,11 +23,19 @@ def find() -> Path:
     )
 
 
-def major(folder: Path) -> int:
+def client(name: str, oldest: int) -> Path | None:
+    """A client program such as `pg_dump` of major version `oldest`, else of the next one that is installed; None when none is."""
+    on_path = shutil.which(name)
+    found = [folder / name for folder in _candidates() if (folder / name).is_file()] + [Path(on_path or name)]
+    fitting = [(version, program) for program in found if (version := major(program.parent, name)) >= oldest]
+    return min(fitting)[1] if fitting else None
+
+
+def major(folder: Path, name: str = "postgres") -> int:
     """The major version of the programs in a directory; 0 when they do not run here."""
     try:
         answer = subprocess.run(
-            [folder / "postgres", "--version"], capture_output=True, text=True, timeout=20, check=True
+            [folder / name, "--version"], capture_output=True, text=True, timeout=20, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return 0

@@ -26,7 +26,7 @@ _MARK = re.compile(r"^-- part( outside of a transaction)?: (.+)\n", re.MULTILINE
 # kind that is taken outside of a transaction.
 _BRIEFLY = "SET LOCAL lock_timeout = '100ms'"
 _CALMLY = "SET lock_timeout = '10s'"
-_BOOKS = """
+BOOKS = """
     CREATE SCHEMA IF NOT EXISTS workerd;
     CREATE TABLE IF NOT EXISTS workerd.migration (
         version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
@@ -127,7 +127,7 @@ def script(todo: list[Migration]) -> str:
     lines = [
         "\\set ON_ERROR_STOP on",
         f"DO $$ BEGIN IF NOT pg_try_advisory_lock({LOCK}) THEN RAISE 'another upgrade is running'; END IF; END $$;",
-        f"{_BOOKS.strip()};",
+        f"{BOOKS.strip()};",
     ]
     for migration in todo:
         for part in migration.parts:
@@ -154,7 +154,7 @@ async def upgrade(connection: AnyConnection, *, patience: float = PATIENCE) -> l
     try:
         todo = await pending(connection)
         if todo:
-            await connection.execute(_BOOKS)
+            await connection.execute(BOOKS)
         for migration in todo:
             for part in migration.parts:
                 await _apply_patiently(connection, migration, part, patience)

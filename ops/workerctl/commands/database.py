@@ -1,21 +1,20 @@
-"""The schema: upgrade, status and upkeep."""
+"""The schema: upgrade, status, upkeep and backups."""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workerctl import context, render
+from workerctl.commands import backup
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from workerd.queue.database import Connection
     from workerd.queue.migrate import Migration
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+for _command in backup.commands:
+    app.command()(_command)
 
 
 @app.command()
@@ -70,40 +69,24 @@ def reindex() -> None:
 async def _upgrade(*, apply: bool) -> list[Migration]:
     from workerd.queue import migrate
 
-    async with _session() as connection:
+    async with context.session() as (connection, _):
         return await (migrate.upgrade(connection) if apply else migrate.pending(connection))
 
 
 async def _current() -> int:
     from workerd.queue import migrate
 
-    async with _session() as connection:
+    async with context.session() as (connection, _):
         return await migrate.current(connection)
 
 
 async def _reindex() -> None:
     from workerd.queue import reindex
 
-    async with _session() as connection:
+    async with context.session() as (connection, _):
         done = 0
         async for line in reindex.rebuild(connection):
             render.say(line)
             done += 1
     if not done:
         render.say("no index is bloated")
-
-
-@asynccontextmanager
-async def _session() -> AsyncIterator[Connection]:
-    """A session of its own, past any pooler: locks and settings are to last from one statement to the next."""
-    import asyncio
-
-    from workerd.locate import locate
-    from workerd.queue.database import connect
-
-    where = await asyncio.to_thread(locate, context.settings())
-    connection = await connect(where.direct, "workerctl worker")
-    try:
-        yield connection
-    finally:
-        await connection.close()
