@@ -44,12 +44,22 @@ _JOBS = """
 """
 
 
+_THERE = """
+    INSERT INTO ledger (what, lane, pos, id, attempt)
+    SELECT 'in', lane, pos, id, attempt FROM workerd.ready UNION ALL SELECT 'in', lane, NULL, id, attempt FROM workerd.scheduled
+"""
+
+
 async def install(db: DB) -> None:
-    """Write down each claim and end of a ticket, and each job that comes into, changes in or leaves the tables of unfinished ones."""
+    """Write down each claim and end of a ticket, and each job that comes into, changes in or leaves the tables of unfinished ones.
+
+    No job may run yet; those that wait begin with what they are.
+    """
     await db.execute(_LEASES)
     for table, pos in (("ready", "pos"), ("scheduled", "NULL")):
         for what, event, side in (("in", "INSERT", "NEW"), ("at", "UPDATE", "NEW"), ("out", "DELETE", "OLD")):
             await db.execute(_JOBS.format(table=table, pos=pos, what=what, event=event, side=side))
+    await db.execute(_THERE)
 
 
 async def violations(db: DB) -> list[str]:

@@ -29,7 +29,7 @@ ALL = migrate.known()
 ROWS = 1_000_000
 MOST_WAIT = 0.5  # seconds that a statement of a fleet may wait for an upgrade
 
-_CATALOG = """
+CATALOG = """
     SELECT format('%s.%s %s %s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
         pg_get_expr(d.adbin, d.adrelid))
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
@@ -126,7 +126,7 @@ def knows(monkeypatch: pytest.MonkeyPatch, *migrations: Migration) -> None:
 
 async def catalog(connection: DB) -> set[str]:
     """All definitions of the schema; partitions go by one name, since theirs is that of a day."""
-    return {re.sub(r"history_\d{8}", "history_day", row[0]) for row in await connection.fetch(_CATALOG)}
+    return {re.sub(r"history_\d{8}", "history_day", row[0]) for row in await connection.fetch(CATALOG)}
 
 
 async def test_many_daemons_starting_at_once_make_one_schema(empty_dsn: str) -> None:

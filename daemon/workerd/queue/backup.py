@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from workerd.errors import BackupError
 from workerd.queue import migrate, pg_dump
-from workerd.queue.build import LONGEST
+from workerd.queue.build import LONGEST, own_tables
 from workerd.queue.contents import ALIKE, Contents, jobs, sequences
 
 if TYPE_CHECKING:
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 _TABLES = """
     SELECT c.relname, array_agg(a.attname ORDER BY a.attnum) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
     WHERE c.relnamespace = 'workerd'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+        AND (c.relispartition OR c.relname = ANY ($1))
     GROUP BY c.relname ORDER BY c.relname
+"""
+_FOREIGN = """
+    SELECT relname FROM pg_class
+    WHERE relnamespace = 'workerd'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> ALL ($1)
 """
 _HALF_DONE = "SELECT EXISTS (SELECT FROM workerd.migration_part)"
 _MOMENT = "SELECT to_json(now()) #>> '{}'"
@@ -49,14 +54,16 @@ async def backup(connection: Connection, dsn: str, out: Callable[[bytes], object
         if program is None:
             await _copy(connection, out)
         else:
-            await pg_dump.run(program, dsn, await connection.fetchval("SELECT pg_export_snapshot()"), out)
+            snapshot = await connection.fetchval("SELECT pg_export_snapshot()")
+            foreign = [row["relname"] for row in await connection.fetch(_FOREIGN, own_tables())]
+            await pg_dump.run(program, dsn, snapshot, foreign, out)
         contents.sequences.update(await sequences(connection))
     return contents
 
 
 async def _copy(connection: Connection, out: Callable[[bytes], object]) -> None:
     """What pg_dump writes of the rows."""
-    tables = await connection.fetch(_TABLES)
+    tables = await connection.fetch(_TABLES, own_tables())
     await connection.execute(f"LOCK TABLE {', '.join(f'workerd.{name}' for name, _ in tables)} IN ACCESS SHARE MODE")
 
     async def write(data: bytes) -> None:

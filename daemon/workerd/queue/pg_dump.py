@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from workerd.errors import BackupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 CHUNK = 1 << 20  # bytes
 
 
-async def run(program: Path, dsn: str, snapshot: str, out: Callable[[bytes], object]) -> None:
-    """Write what pg_dump says of the schema `workerd` to `out`. Raises BackupError with its reason when it fails."""
+async def run(program: Path, dsn: str, snapshot: str, without: Iterable[str], out: Callable[[bytes], object]) -> None:
+    """Write what pg_dump says of the schema `workerd`, `without` some tables, to `out`.
+
+    Raises BackupError with its reason when it fails.
+    """
     address, password = without_password(dsn)
     environment = {
         **os.environ,
@@ -25,7 +28,8 @@ async def run(program: Path, dsn: str, snapshot: str, out: Callable[[bytes], obj
         **({"PGPASSWORD": password} if password else {}),
     }
     process = await asyncio.create_subprocess_exec(
-        program, "--schema=workerd", f"--snapshot={snapshot}", "--encoding=UTF8", "--no-owner", "--no-sync", f"--dbname={address}",
+        program, "--schema=workerd", f"--snapshot={snapshot}", "--encoding=UTF8", "--no-owner", "--no-sync",
+        *(f'--exclude-table=workerd."{table}"' for table in without), f"--dbname={address}",
         env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
@@ -53,4 +57,4 @@ def without_password(dsn: str) -> tuple[str, str]:
     password = unquote(password) or query.pop("password", "")
     if "," in hosts:  # of several servers the one that we are connected to
         query["target_session_attrs"] = "read-write"
-    return urlunsplit(url._replace(netloc=f"{name}{mark}{hosts}", query=urlencode(query))), password
+    return f"{url.scheme}://{name}{mark}{hosts}{url.path}{'?' if query else ''}{urlencode(query)}", password

@@ -1,4 +1,8 @@
-"""Restore: a backup takes the place of the queue, in one transaction. What ran when it was made is queued again."""
+"""Restore: a backup takes the place of the queue, in one transaction. What ran when it was made is queued again.
+
+Tables of the backup's version are emptied and stay, with whatever grants, views and triggers others made for them; otherwise they are made
+anew.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import asyncpg
 
 from workerd.errors import BackupError
 from workerd.queue import migrate
-from workerd.queue.build import LONGEST, build
+from workerd.queue.build import LONGEST, build, own_tables
 from workerd.queue.contents import ALIKE, jobs, sequences
 
 if TYPE_CHECKING:
@@ -25,7 +29,9 @@ CHUNK = 1 << 19  # bytes
 KEPT = frozenset({"migration", "migration_part", "history_day"})  # tables whose rows come with the schema
 
 _HEAD = re.compile(rb"COPY workerd\.(\w+) \((.+)\) FROM stdin;\n")
-_TABLES = "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('workerd') AND relkind IN ('r', 'p')"
+_TABLES = """
+    SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('workerd') AND relkind IN ('r', 'p') AND NOT relispartition
+"""
 _HOLDS_JOBS = "SELECT EXISTS (SELECT FROM workerd.ready) OR EXISTS (SELECT FROM workerd.scheduled) OR EXISTS (SELECT FROM workerd.history)"
 _REFERENCES = """
     SELECT conrelid::regclass::text AS table, quote_ident(conname) AS name, pg_get_constraintdef(oid) AS definition FROM pg_constraint
@@ -54,7 +60,7 @@ _TELL = """
         SELECT count(pg_notify('workerd', format('rewind %s %s', lane, pos)))
         FROM (SELECT lane, min(pos) AS pos FROM workerd.ready GROUP BY lane) AS lowest)
 """
-# Sessions of daemons with locks that are named after tables, or nodes, which have gone.
+# Sessions of daemons that hold locks, of nodes or tables which have gone.
 _END_SESSIONS = """
     SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity a
     WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.application_name LIKE 'worker %' AND EXISTS (
@@ -68,21 +74,21 @@ async def restore(
     """Put the rows of a backup, the lines of its script, in the place of the schema; returns how many jobs ran when it was made.
 
     `replace`: though there are jobs, which are lost. `ttl`: seconds to keep one that was being cancelled. The caller's transaction
-    makes it all or nothing. Raises BackupError when there are jobs, somebody keeps the tables, or the script is not complete.
+    makes it all or nothing. Raises BackupError when there are jobs, somebody keeps the tables, or the script is not complete, and
+    SchemaError when the schema is newer than this program.
     """
     await connection.execute(ALIKE)
     if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", migrate.LOCK):
         raise BackupError("an upgrade of the schema, or another restore, is under way: try again when it is done")
-    given_out = await _clear(connection, replace=replace)
-    await build(connection, 0, contents.schema)
+    given_out = await _make_room(connection, contents.schema, replace=replace)
     await _load(connection, contents, script)
     if await jobs(connection) != contents.jobs:
         raise BackupError("the backup does not hold the jobs that it says it does: take another one")
     await build(connection, contents.schema, migrate.latest())
     returned: int = await connection.fetchval(_RETURN, ttl, timeout=LONGEST)
     await connection.execute(_NODES)
-    for name, last in contents.sequences.items():  # no number is given out twice
-        await connection.execute(_SET, name, max(last, given_out.get(name, 0)))
+    for name in {**contents.sequences, **given_out}:  # no number is given out twice
+        await connection.execute(_SET, name, max(contents.sequences.get(name, 0), given_out.get(name, 0)))
     await connection.execute(_TELL)
     return returned
 
@@ -95,27 +101,38 @@ async def end_sessions(connection: Connection) -> None:
     await connection.execute(_END_SESSIONS)
 
 
-async def _clear(connection: Connection, *, replace: bool) -> dict[str, int]:
-    """Drop the schema that is there; returns the numbers that its sequences gave out last."""
-    tables = [row["relname"] for row in await connection.fetch(_TABLES)]
-    if tables:
-        await _lock(connection, tables)
-    if {"ready", "scheduled", "history"} <= set(tables) and not replace and await connection.fetchval(_HOLDS_JOBS):
+async def _make_room(connection: Connection, schema: int, *, replace: bool) -> dict[str, int]:
+    """Leave the tables of this version, without rows; returns the numbers that the sequences that were there gave out last."""
+    there = [row["relname"] for row in await connection.fetch(_TABLES)]
+    if there:
+        await _lock(connection, there)
+    found = await migrate.current(connection)
+    migrate.check(found)
+    if found and not replace and await connection.fetchval(_HOLDS_JOBS):
         raise BackupError("this database holds jobs: --replace puts the backup in their place, and they are lost")
     given_out = await sequences(connection)
+    if found == schema:
+        await connection.execute(f"TRUNCATE {_names(own_tables().intersection(there) - KEPT)}")
+        return given_out
+    foreign = set(there) - own_tables()
+    if foreign:
+        raise BackupError(
+            f"the schema has version {found}, the backup {schema}, so it has to be made anew, but it holds tables that are not the "
+            f"queue's: move {', '.join(sorted(foreign))} to another schema (ALTER TABLE … SET SCHEMA)"
+        )
     await connection.execute("DROP SCHEMA IF EXISTS workerd CASCADE")
+    await build(connection, 0, schema)
     return given_out
 
 
 async def _lock(connection: Connection, tables: list[str]) -> None:
     """Have all tables alone. Who cannot have one gives all back: daemons may wait for the others."""
     end = monotonic() + PATIENCE
-    names = ", ".join(f'workerd."{table}"' for table in tables)
     while True:
         try:
             async with connection.transaction():
                 await connection.execute("SET LOCAL lock_timeout = '300ms'")
-                await connection.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+                await connection.execute(f"LOCK TABLE {_names(tables)} IN ACCESS EXCLUSIVE MODE")
                 return
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
             if monotonic() > end:
@@ -169,3 +186,7 @@ async def _rows(lines: Iterator[bytes]) -> AsyncIterator[bytes]:
             yield b"".join(chunk)
             chunk, size = [], 0
     raise BackupError("the backup ends in the middle of a table: take another one")
+
+
+def _names(tables: Iterable[str]) -> str:
+    return ", ".join(f'workerd."{table}"' for table in sorted(tables))
