@@ -30,9 +30,6 @@ NOT_FROM_ENVIRONMENT = frozenset({"NAME", "QUEUE_NAME"})
 WITHOUT_EFFECT = frozenset(
     {
         "stall_limit",
-        "enable_metrics",
-        "metrics_port",
-        "metrics_host",
         "manager_url",
         "api_token",
         "sentry_dsn",

@@ -109,9 +109,9 @@ def test_no_setting_looks_like_a_misspelling_of_another(directory: Path) -> None
 
 
 def test_a_setting_without_effect_is_warned_about_wherever_it_is_set() -> None:
-    assert "enable_metrics" in config.WITHOUT_EFFECT
-    loaded = config.load({"metrics_port": "9091"}, environ={"ENABLE_METRICS": "true", "WORKERS": "3"})
+    assert "sentry_dsn" in config.WITHOUT_EFFECT
+    loaded = config.load({"manager_url": "https://m"}, environ={"SENTRY_DSN": "https://s", "WORKERS": "3"})
     assert loaded.warnings == [
-        "ENABLE_METRICS has no effect in this version (ENABLE_METRICS in the environment)",
-        "METRICS_PORT has no effect in this version (--metrics-port)",
+        "MANAGER_URL has no effect in this version (--manager-url)",
+        "SENTRY_DSN has no effect in this version (SENTRY_DSN in the environment)",
     ]

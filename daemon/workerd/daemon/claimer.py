@@ -264,6 +264,7 @@ class Claimer:
             except BaseException:
                 self._finisher.restore_tallies(tallies)
                 raise
+            self._finisher.add_up(tallies)
 
     async def _rest(self, connection: Connection) -> None:
         """Sleep until something happens, or until it is time to look again: nothing depends on notifications."""

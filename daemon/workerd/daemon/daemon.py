@@ -22,6 +22,9 @@ from workerd.daemon.holdings import Holdings
 from workerd.daemon.host import DaemonHost
 from workerd.daemon.lease_thread import LeaseThread
 from workerd.daemon.link import Link
+from workerd.daemon.metrics.answers import Answers
+from workerd.daemon.metrics.listener import address, listen
+from workerd.daemon.metrics.server import MetricsServer
 from workerd.daemon.notify import Supervisor
 from workerd.daemon.opening import Opening
 from workerd.daemon.orders import Orders
@@ -30,11 +33,14 @@ from workerd.daemon.reload import Reload
 from workerd.daemon.status import Status
 from workerd.daemon.verbs import Verbs
 from workerd.daemon.workers import Workers
+from workerd.maintenance.census import Census
 from workerd.maintenance.leader import Leader
 from workerd.queue import client
 from workerd.queue.node import Figures, Registration
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from workerd.config import Settings
     from workerd.daemon.handover import Inheritance, Launch
     from workerd.daemon.pidfile import PidFile
@@ -80,11 +86,16 @@ class Daemon:
         self._status = Status(settings, where.url, self._holdings, self._workers, self._figures)
         self._link = Link(where.direct, self._name, self._status.connection_is, self._on_lost)
         self._predecessors = Predecessors(inheritance.predecessors if inheritance is not None else ())
+        listener = listen(settings, inheritance)
+        self._status.metrics = address(listener)
+        self._census = Census()
         self._reload = Reload(
             launch, pid_file, self._predecessors, settings, self._figures, self._status, self._supervisor, self._departure,
             max([settings.job_timeout, *(task.timeout or 0.0 for task in tasks.values())]), self._adopt,
+            listener,
         )  # fmt: skip
         verbs = Verbs(self._status, self._link, self._workers, self._departure, self._reload)
+        self._metrics = MetricsServer(listener, Answers(self._collect, verbs.health, self._status))
         self._control = ControlServer(settings.socket_path, verbs.of_socket)
         self._claimer = Claimer(
             self._link, settings, sorted(tasks), self._holdings, self._backlog, self._workers, self._executor, self._finisher,
@@ -100,6 +111,7 @@ class Daemon:
         self._install_signals()
         if self._inheritance is None:
             self._supervisor.starting()
+            self._metrics.start()
         self._lease = self._lease_thread()
         self._lease.start()
         try:
@@ -143,6 +155,7 @@ class Daemon:
         return connection
 
     async def _leave(self) -> None:
+        await self._metrics.stop()
         self._lease.leave()
         if self._queue is None:
             return
@@ -163,7 +176,7 @@ class Daemon:
         self._executor.host = host
         claiming = group.create_task(self._claimer.run(connection), name="claimer")
         self._workers.start(group, self._figures.workers)
-        leader = Leader(self._where.direct, self._settings, self._tasks, f"{self._name} maintenance")
+        leader = Leader(self._where.direct, self._settings, self._tasks, f"{self._name} maintenance", self._census)
         helpers = [
             group.create_task(leader.run(), name="leader"),
             group.create_task(host.flush_forever(), name="progress"),
@@ -176,6 +189,7 @@ class Daemon:
         await self._departure.asked.wait()
         if self._reload.handed_to is not None:  # somebody else has to lead while this one drains, which may take long
             helpers.pop(0).cancel()
+            await self._metrics.stop()  # that one serves them now
         self._status.state = "draining"
         self._figures.draining = True
         self._supervisor.stopping()
@@ -213,9 +227,15 @@ class Daemon:
         self._pid_file.write()
         await self._control.start(replace=True)
         inheritance.taken()
+        self._metrics.start()
         log.info("took over from PID %s", inheritance.state["pid"])
         self._predecessors.watch()
         return True
+
+    def _collect(self) -> CollectorRegistry:
+        from workerd.daemon.metrics.collector import registry  # what it imports is not small
+
+        return registry(self._settings, self._figures, self._finisher, self._status, self._census)
 
     def _lease_thread(self) -> LeaseThread:
         settings, loop = self._settings, asyncio.get_running_loop()

@@ -36,6 +36,7 @@ class Finisher:
         self._figures = figures
         self._wake = wake
         self._tallies: dict[tuple[str, str], Tally] = {}
+        self._totals: dict[tuple[str, str], Tally] = {}
         self._last: tuple[str, Lane | None, Tally] = "", None, Tally()  # task and lane of the one counted last
         self._which = settings.log_jobs
         self._oldest = 0.0  # monotonic
@@ -105,6 +106,15 @@ class Finisher:
         for key, tally in tallies.items():
             self._tallies.setdefault(key, Tally()).merge(tally)
 
+    def add_up(self, tallies: dict[tuple[str, str], Tally]) -> None:
+        """Keep the sum of counters that were written, since the start of this process."""
+        for key, tally in tallies.items():
+            self._totals.setdefault(key, Tally()).merge(tally)
+
+    def totals(self) -> list[tuple[tuple[str, str], Tally]]:
+        """The sums, by (task, queue); callable from any thread."""
+        return list(self._totals.items())
+
     def _count(self, end: Finished, ending: str) -> None:
         job = end.job
         if job.task == self._last[0] and job.lane is self._last[1]:  # as most do
@@ -113,6 +123,7 @@ class Finisher:
             tally = self._tallies.setdefault((job.task, job.lane.queue), Tally())
             self._last = job.task, job.lane, tally
         tally.run[bucket(end.ran)] += 1
+        tally.seconds += end.ran
         if job.attempt == 1:
             tally.wait[bucket(job.waited)] += 1
         if ending == "succeeded":

@@ -125,10 +125,13 @@ class Successor:
 class Inheritance:
     """What a new process has from the one whose place it takes."""
 
-    def __init__(self, channel: Channel, state: dict[str, Any], pid_file: int, others: list[Channel]) -> None:
+    def __init__(
+        self, channel: Channel, state: dict[str, Any], pid_file: int, listener: int | None, others: list[Channel]
+    ) -> None:
         self._channel = channel
         self.state = state
         self.pid_file = pid_file  # the file descriptor that holds its lock
+        self.listener = listener  # the file descriptor of the socket of the metrics
         self.predecessors = [*others, channel]  # all that may still drain
 
     @classmethod
@@ -146,7 +149,8 @@ class Inheritance:
         if heard is None:
             sys.exit("workerd: the process that started this one has gone")
         state, (pid_file, *others) = heard
-        return cls(channel, state, pid_file, [Channel.of(fd) for fd in others])
+        listener = None if state.get("listener") is None else others.pop(0)
+        return cls(channel, state, pid_file, listener, [Channel.of(fd) for fd in others])
 
     def workers(self, settings: Settings) -> int:
         """How many to begin with: as many as the predecessor was scaled to, unless the setting is another one now."""

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from workerd.daemon.handover import Successor
+from workerd.daemon.metrics.listener import place_of
 from workerd.errors import ConfigError, HandoverFailed, WorkerdError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from workerd.config import Settings
@@ -37,7 +39,7 @@ class Reload:
     def __init__(
         self, launch: Launch, pid_file: PidFile, predecessors: Predecessors, settings: Settings, figures: Figures,
         status: Status, supervisor: Supervisor, departure: Departure, patience: float,
-        adopt: Callable[[Settings], None],
+        adopt: Callable[[Settings], None], listener: socket.socket | None,
     ) -> None:  # fmt: skip
         self._launch = launch
         self._pid_file = pid_file
@@ -49,6 +51,7 @@ class Reload:
         self._departure = departure
         self._patience = patience
         self._adopt = adopt
+        self._listens = [] if listener is None else [listener.fileno()]
         self._process = psutil.Process()
         self._fresh = self._process.memory_info().rss  # bytes that a process has which has not worked yet
         self._not_before = 0.0  # monotonic
@@ -71,8 +74,13 @@ class Reload:
         try:
             successor = await Successor.start(
                 self._launch,
-                {"pid": os.getpid(), "workers": self._figures.workers, "configured": self._settings.workers},
-                [self._pid_file.fileno(), *self._predecessors.fds],
+                {
+                    "pid": os.getpid(),
+                    "workers": self._figures.workers,
+                    "configured": self._settings.workers,
+                    "listener": place_of(self._settings),
+                },
+                [self._pid_file.fileno(), *self._listens, *self._predecessors.fds],
             )
         except HandoverFailed as failure:
             log.error("reload: %s; this process goes on", failure)  # noqa: TRY400 - its text says it all

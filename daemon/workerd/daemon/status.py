@@ -39,6 +39,7 @@ class Status:
         self.state: State = "starting"
         self.connection = "connecting"
         self._reason: str | None = None
+        self.metrics: str | None = None  # their address
         self.loop_lag = 0.0  # seconds
 
     def connection_is(self, state: str, host: str | None = None, reason: str | None = None) -> None:
@@ -82,6 +83,7 @@ class Status:
                 "since": self._connection_since.isoformat(timespec="milliseconds"),
                 "reason": self._reason,
             },
+            "metrics": self.metrics,
             "slots": self._workers.describe(),
         }
 

@@ -38,6 +38,10 @@ class Verbs:
         return {"scale": self._scale, "drain": self._drain}
 
     @property
+    def health(self) -> Handler:
+        return self._health
+
+    @property
     def of_socket(self) -> dict[str, Handler]:
         return {"status": self._report, "health": self._health, "reload": self._hand_over, **self.of_orders}
 
@@ -45,7 +49,7 @@ class Verbs:
         return {**self._status.report(), **self._reload.state()}
 
     async def _health(self, _request: dict[str, Any]) -> dict[str, Any]:
-        return {"live": True, "ready": self._status.state == "running" and self._link.ready.is_set()}
+        return {"live": True, "ready": self._status.state in ("running", "reloading") and self._link.ready.is_set()}
 
     async def _hand_over(self, _request: dict[str, Any]) -> dict[str, Any]:
         return {"before": os.getpid(), "pid": await self._reload.hand_over()}

@@ -18,6 +18,7 @@ from workerd.queue.database import CONNECTION_ERRORS, connect
 
 if TYPE_CHECKING:
     from workerd.config import Settings
+    from workerd.maintenance.census import Census
     from workerd.queue.database import Connection
     from workerd.tasks import Task
 
@@ -52,11 +53,14 @@ class Service(Protocol):
 class Leader:
     """Stands for election, and leads while its connection lives."""
 
-    def __init__(self, dsn: str, settings: Settings, tasks: dict[str, Task[..., object]], name: str) -> None:
+    def __init__(
+        self, dsn: str, settings: Settings, tasks: dict[str, Task[..., object]], name: str, census: Census
+    ) -> None:
         self._dsn = dsn
         self._settings = settings
         self._tasks = tasks
         self._name = name
+        self._census = census
 
     async def run(self) -> None:
         """Run until cancelled; connection trouble and failing services are logged and survived."""
@@ -81,6 +85,8 @@ class Leader:
     async def _lead(self, connection: Connection) -> None:
         log.info("this node leads: it stages, rescues, prunes and reindexes for all")
         services: list[Service] = [Stager(), Rescuer(self._settings), Pruner(self._settings, self._tasks)]
+        if self._settings.enable_metrics:
+            services.append(self._census)
         due = [0.0 for _ in services]
         reindexer = asyncio.create_task(Reindexer(self._dsn, self._name).run(), name="reindexer")
         try:
@@ -92,5 +98,6 @@ class Leader:
                     await reindexer  # it ends by an error nobody foresaw
                 await asyncio.sleep(max(0.0, min(due) - monotonic()))
         finally:
+            self._census.forget()
             reindexer.cancel()
             await asyncio.wait([reindexer])

@@ -30,6 +30,11 @@ def bucket(seconds: float) -> int:
     return bisect_left(_BOUNDS, seconds * 1000, 0, BUCKETS - 1)
 
 
+def bound(place: int) -> float:
+    """The longest duration, in milliseconds, of a place in a histogram."""
+    return _BOUNDS[place]
+
+
 def quantile(histogram: list[int], share: float) -> float | None:
     """The duration in milliseconds below which `share` of the observations lie, to within one bucket; None when there are none."""
     total = sum(histogram)
@@ -57,6 +62,7 @@ class Tally:
     retried: int = 0
     run: list[int] = field(default_factory=_histogram)
     wait: list[int] = field(default_factory=_histogram)
+    seconds: float = 0.0  # that the runs took together; for metrics, not kept
 
     def merge(self, other: Tally) -> None:
         """Add the counts of `other`."""
@@ -64,6 +70,7 @@ class Tally:
         self.failed += other.failed
         self.cancelled += other.cancelled
         self.retried += other.retried
+        self.seconds += other.seconds
         self.run = [a + b for a, b in zip(self.run, other.run, strict=True)]
         self.wait = [a + b for a, b in zip(self.wait, other.wait, strict=True)]
 

@@ -62,6 +62,7 @@ def _show(told: dict[str, Any]) -> None:
         ("jobs", f"{told['jobs_done']:,} done, {told['jobs_failed']:,} failed"),
         ("memory, CPU", f"{format_size(told['rss_bytes'])}, {told['cpu_percent']:.1f} %"),
         ("loop lag", f"{told['loop_lag_ms']:.1f} ms"),
+        *([("metrics", told["metrics"])] if told.get("metrics") else []),
         ("database", f"{database['state']} ({database['host']}) since {render.brief(database['since'])}"),
     ])  # fmt: skip
     rows = [

@@ -1,0 +1,1 @@
+"""The daemon over HTTP: figures for Prometheus, health for probes."""

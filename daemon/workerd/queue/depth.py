@@ -1,0 +1,41 @@
+"""Depth: how many jobs wait in each queue, asked again and again; `inspect` tells people more, and takes longer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workerd.queue.database import Connection
+
+LIMIT = 1.0  # seconds; the leader has other things to do
+
+_DEPTHS = """
+    WITH held AS MATERIALIZED (SELECT lane, range_agg(tickets) AS tickets FROM workerd.lease GROUP BY lane),
+    lanes AS (
+        SELECT l.id, l.queue, coalesce(h.tickets, '{}') AS tickets FROM workerd.lane l LEFT JOIN held h ON h.lane = l.id),
+    counted AS (
+        SELECT l.queue, r.n AS ready, coalesce(c.n, 0) AS running, s.n AS scheduled, o.queued_at
+        FROM lanes l, LATERAL (SELECT count(*) AS n FROM workerd.ready r WHERE r.lane = l.id) r,
+            LATERAL (SELECT count(*) AS n FROM workerd.scheduled s WHERE s.lane = l.id) s,
+            LATERAL (SELECT sum(upper(t) - lower(t)) AS n FROM unnest(l.tickets) t) c
+            LEFT JOIN LATERAL (
+                SELECT r.queued_at FROM workerd.ready r WHERE r.lane = l.id AND NOT r.pos <@ l.tickets ORDER BY r.pos LIMIT 1) o ON true)
+    SELECT queue, sum(ready - running)::bigint, sum(running)::bigint, sum(scheduled)::bigint,
+        greatest(extract(epoch FROM now() - min(queued_at)), 0)::double precision
+    FROM counted GROUP BY queue ORDER BY queue
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    queue: str
+    queued: int
+    running: int
+    scheduled: int
+    oldest: float | None  # seconds for which the first in line has been queued; None: none waits
+
+
+async def depths(connection: Connection) -> list[Depth]:
+    """The depth of each queue. Raises TimeoutError when there are too many jobs to be counted within LIMIT."""
+    return [Depth(*row) for row in await connection.fetch(_DEPTHS, timeout=LIMIT)]
