@@ -79,7 +79,8 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
 
     import uvloop
 
-    from workerd.daemon import logs
+    from workerd import embedded
+    from workerd.daemon import logs, parent
     from workerd.daemon.daemon import Daemon
     from workerd.daemon.pidfile import PidFile
     from workerd.locate import locate
@@ -104,6 +105,8 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
         gc.set_threshold(50_000, 20, 50)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_main(Daemon, settings, where, tasks, pid_file, launch, inheritance))
+        if where.embedded and parent.is_systemd():  # which would kill it in our wake
+            embedded.stop_if_unused(settings.state_dir)
     except (WorkerdError, SystemExit):
         raise
     except BaseException:

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import stat
+import struct
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from workerd.errors import ConfigError, WorkerdError
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAX_REQUEST = 65536  # bytes
+MAX_REQUEST = 1 << 20  # bytes; a reload brings a whole environment
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -25,7 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class ControlServer:
-    """Answers `{"verb": …}` with `{"ok": true, "data": …}` or `{"ok": false, "error": …}`."""
+    """Answers `{"verb": …}` with `{"ok": true, "data": …}` or `{"ok": false, "error": …}`; handlers find the asker's `uid` in the request.
+
+    Where systemd made the runtime directory for a group to enter, its members may ask; else nobody but our user.
+    """
 
     def __init__(self, path: Path, handlers: dict[str, Handler]) -> None:
         self._path = path
@@ -43,7 +47,7 @@ class ControlServer:
             place = self._path.with_suffix(".new") if replace else self._path
             place.unlink(missing_ok=True)
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-            mask = os.umask(0o177)
+            mask = os.umask(0o117 if self._is_for_group() else 0o177)
             try:
                 listener.bind(str(place))
             finally:
@@ -63,6 +67,9 @@ class ControlServer:
             if not replaced:
                 self._path.unlink(missing_ok=True)
 
+    def _is_for_group(self) -> bool:
+        return "RUNTIME_DIRECTORY" in os.environ and bool(self._path.parent.stat().st_mode & stat.S_IXGRP)
+
     def _clear(self) -> None:
         """Remove a stale socket; leave anything else alone."""
         try:
@@ -81,22 +88,31 @@ class ControlServer:
         raise OSError("another process listens on it")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        uid = _peer(writer.get_extra_info("socket"))
         try:
             while line := await reader.readline():
-                writer.write(orjson.dumps(await self._answer(line)) + b"\n")
+                writer.write(orjson.dumps(await self._answer(line, uid)) + b"\n")
                 await writer.drain()
         except (ConnectionError, ValueError, asyncio.LimitOverrunError) as error:
             log.debug("control connection: %s", error)
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes, uid: int) -> dict[str, Any]:
         try:
             request = orjson.loads(line)
             handler = self._handlers[request["verb"]]
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return {"ok": False, "error": f"the daemon understands {', '.join(sorted(self._handlers))}"}
         try:
-            return {"ok": True, "data": await handler(request)}
+            return {"ok": True, "data": await handler({**request, "uid": uid})}
         except WorkerdError as error:
             return {"ok": False, "error": str(error)}
+
+
+def _peer(connection: socket.socket) -> int:
+    """The user at the other end."""
+    _pid, uid, _gid = struct.unpack(
+        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    )
+    return int(uid)

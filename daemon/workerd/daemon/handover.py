@@ -13,11 +13,12 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workerd.daemon.channel import Channel
+from workerd.daemon.children.process import NOT_INHERITED
 from workerd.daemon.parent import SUCCEEDS
 from workerd.errors import HandoverFailed
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from workerd.config import Configuration, Settings
 
 START_LIMIT = 120.0  # seconds that a new process may take to claim
+SUPERVISED = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "JOURNAL_STREAM", "CREDENTIALS_DIRECTORY", "PWD"}
+)  # of a service's main process
 TAKE_LIMIT = 5.0  # seconds that it may take to be in charge then
 
 log = logging.getLogger(__name__)
@@ -40,6 +44,12 @@ class Launch:
     load: Callable[[], Configuration]
     environment: dict[str, str]
     directory: Path = field(default_factory=lambda: _working_directory())
+
+    def renewed(self, environment: dict[str, str]) -> Launch:
+        """The same with the environment that our supervisor gives its processes now; what concerns this very process stays."""
+        ours = {name: value for name, value in self.environment.items() if name in SUPERVISED}
+        theirs = {name: value for name, value in environment.items() if name not in NOT_INHERITED}
+        return replace(self, environment={**theirs, **ours})
 
     def run(self, end: int) -> subprocess.Popen[bytes]:
         """Start a process that inherits this file descriptor."""

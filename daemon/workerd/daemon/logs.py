@@ -11,6 +11,7 @@ import threading
 import traceback
 from typing import TYPE_CHECKING
 
+from workerd.daemon import journal
 from workerd.daemon.log_file import LogFile
 from workerd.daemon.log_lines import ConsoleFormatter, JsonFormatter, Origin
 from workerd.daemon.parent import BACKGROUND
@@ -75,7 +76,8 @@ def _console(settings: Settings, redactor: Redactor) -> logging.Handler:
     terminal = sys.stderr.isatty()
     console = settings.log_format == "console" or (settings.log_format is None and terminal)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_formatter(redactor, console=console, colours=terminal and "NO_COLOR" not in os.environ))
+    formatter = _formatter(redactor, console=console, colours=terminal and "NO_COLOR" not in os.environ)
+    handler.setFormatter(journal.Graded(formatter) if journal.reads(sys.stderr) else formatter)
     return handler
 
 

@@ -27,6 +27,11 @@ def is_needed() -> bool:
     return not os.environ.keys() & {"NOTIFY_SOCKET", BACKGROUND, SUCCEEDS}
 
 
+def is_systemd() -> bool:
+    """Whether a service manager watches us, which ends whatever a service leaves behind."""
+    return "NOTIFY_SOCKET" in os.environ and not os.environ.keys() & {BACKGROUND, PARENT}
+
+
 def become_subreaper() -> None:
     """Processes below us whose parent ends become our children."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -61,9 +61,10 @@ class Reload:
         if settings.max_memory is not None and settings.max_memory <= self._fresh:
             log.warning("MAX_MEMORY has no effect: a fresh process has %.0f MB already", self._fresh / 1e6)
 
-    async def hand_over(self) -> int:
+    async def hand_over(self, environment: dict[str, str] | None = None) -> int:
         """Start a new process with the code and settings of now, let it take our place and drain; returns its PID.
 
+        `environment`: that of now, where it may have changed since our start.
         Raises HandoverFailed when it did not start; then nothing has changed. ConfigError when this is not the moment.
         """
         if self._status.state != "running":
@@ -73,7 +74,7 @@ class Reload:
         log.info("reload: starting a new process")
         try:
             successor = await Successor.start(
-                self._launch,
+                self._launch if environment is None else self._launch.renewed(environment),
                 {
                     "pid": os.getpid(),
                     "workers": self._figures.workers,

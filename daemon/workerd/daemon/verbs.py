@@ -6,6 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+from workerd.daemon import parent
 from workerd.errors import ConfigError
 from workerd.settings import WORKERS_MAX
 
@@ -51,8 +52,8 @@ class Verbs:
     async def _health(self, _request: dict[str, Any]) -> dict[str, Any]:
         return {"live": True, "ready": self._status.state in ("running", "reloading") and self._link.ready.is_set()}
 
-    async def _hand_over(self, _request: dict[str, Any]) -> dict[str, Any]:
-        return {"before": os.getpid(), "pid": await self._reload.hand_over()}
+    async def _hand_over(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"before": os.getpid(), "pid": await self._reload.hand_over(environment_of_now(request))}
 
     async def _scale(self, request: dict[str, Any]) -> dict[str, Any]:
         count = request.get("workers")
@@ -71,3 +72,10 @@ class Verbs:
             self._departure.hurry()
         self._departure.ask(float(timeout) if isinstance(timeout, (int, float)) else None)
         return {"busy": self._workers.busy}
+
+
+def environment_of_now(request: dict[str, Any]) -> dict[str, str] | None:
+    """What systemd gives the processes of our unit now, for it reads EnvironmentFile= anew; None when anybody else asks."""
+    given: dict[str, str] = request.get("environment") or {}
+    ours = os.environ.get("INVOCATION_ID") if parent.is_systemd() else None
+    return given if ours and given.get("INVOCATION_ID") == ours and request["uid"] == os.getuid() else None

@@ -69,7 +69,9 @@ class Local(Runtime):
             time.sleep(0.02)
 
     def reload(self) -> str:
-        answer = control.ask(self.settings.socket_path, "reload", limit=START_LIMIT + GRACE)
+        # Called by systemd, our environment is what it gives the unit's processes now; the daemon's own is that of its start.
+        environment = dict(os.environ) if "INVOCATION_ID" in os.environ else None
+        answer = control.ask(self.settings.socket_path, "reload", limit=START_LIMIT + GRACE, environment=environment)
         return f"PID {answer['pid']} took over from {answer['before']}"
 
     def scale(self, count: int) -> str:
