@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from workerctl.commands import bench, daemon, database, enqueue, jobs, logs, nodes, queues, setup, stats, status
+from workerctl.commands import (
+    bench,
+    daemon,
+    database,
+    enqueue,
+    install,
+    jobs,
+    logs,
+    nodes,
+    queues,
+    setup,
+    stats,
+    status,
+)
 
 app = typer.Typer(
     help="Operates the worker daemon and its queue.", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -12,7 +25,7 @@ app = typer.Typer(
     "Example: workerctl start 4 && workerctl status",
 )  # fmt: skip
 
-for group in (daemon, status, stats, logs, enqueue, setup, bench):
+for group in (daemon, status, stats, logs, enqueue, setup, install, bench):
     for command in group.commands:
         app.command(context_settings=getattr(command, "context_settings", None))(command)
 app.add_typer(jobs.app, name="jobs", help="List, show, retry, cancel, delete and await jobs.")
