@@ -27,6 +27,8 @@ def ask(path: Path, verb: str, *, limit: float = TIMEOUT, **arguments: Any) -> d
             answer = json.loads(client.makefile("rb").readline())
     except (FileNotFoundError, ConnectionRefusedError):
         raise NotRunning(f"no daemon listens on {path} (start one with `workerctl start`)") from None
+    except PermissionError:
+        raise WorkerdError(f"you may not use {path}: be root, the daemon's user, or a member of its group") from None
     except (OSError, ValueError) as error:
         raise WorkerdError(
             f"the daemon at {path} does not answer ({error}): it may still do it; SIGUSR1 writes its stacks to the log"
