@@ -19,6 +19,7 @@ from tests import handlers
 from tests.support import DaemonProcess, InProcess, until, until_state
 from workerctl.control import ask
 from workerd.maintenance import census
+from workerd.queue import depth as depth_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,6 +130,39 @@ async def test_the_leader_tells_how_deep_the_queues_are(
     assert 0 < told["workerd_queue_oldest_seconds", "elsewhere"] < 30
     assert told["workerd_queue_oldest_seconds", "default"] == 0
     assert told["workerd_leader",] == 1
+
+
+async def test_one_node_tells_the_depth_and_another_when_it_has_gone(served: Settings, queue: Queue) -> None:
+    await queue.enqueue("echo", queue="elsewhere")
+    key = "workerd_queue_jobs", "elsewhere", "queued"
+    only = {"queues": ("default",)}
+    second = served.model_copy(update={**only, "name": "second", "runtime_dir": served.runtime_dir / "second"})
+    async with InProcess(served.model_copy(update=only)) as one:
+        address = await _address(served)
+        await until_told(address, 1.0, *key)
+        async with InProcess(second):
+            other = await _address(second)
+            told = samples((await get(other))[1])
+            assert told["workerd_leader",] == 0
+            assert key not in told
+            await one.stop()
+            await until_told(other, 1.0, *key)
+
+
+async def test_jobs_that_take_too_long_to_count_are_not_told(
+    db: DB, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await queue.enqueue("echo")
+    counting = census.Census()
+    await counting.run_once(db)
+    assert [(depth.queue, depth.queued) for depth in counting.depths] == [("default", 1)]
+    async with queue.connection() as other, other.transaction():
+        await other.execute("LOCK TABLE workerd.scheduled IN ACCESS EXCLUSIVE MODE")
+        monkeypatch.setattr(depth_limit, "LIMIT", 0.1)
+        assert await counting.run_once(db) >= census.ROUND
+        assert counting.depths == []
+    await counting.run_once(db)
+    assert counting.depths
 
 
 async def test_openmetrics_is_given_to_those_who_prefer_it(served: Settings, queue: Queue) -> None:
