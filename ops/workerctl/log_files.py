@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BLOCK = 1 << 18  # bytes read at a time from the end
 POLL = 0.2  # seconds between two looks at a file that is followed
 
-_BEGINS = re.compile(r"\{|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")  # further lines of a record are those of a traceback
+BEGINS = re.compile(r"\{|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")  # further lines of a record are those of a traceback
 
 
 def last_records(path: Path, wanted: Callable[[str], bool], most: int) -> list[str]:
@@ -37,7 +37,7 @@ def new_records(path: Path, wanted: Callable[[str], bool], position: int) -> Ite
     """Lines as they are written, for ever, from a position in the file on; across rotations of any kind, and before there is a file."""
     took = False  # the last record that began was wanted: what continues it is as well
     for line in _new_lines(path, position):
-        took = wanted(line) if _BEGINS.match(line) else took
+        took = wanted(line) if BEGINS.match(line) else took
         if took:
             yield line
 
@@ -57,7 +57,7 @@ def _backwards(path: Path) -> Iterator[str]:
     rest: list[str] = []
     for line in _lines_backwards(path):
         rest.append(line)
-        if _BEGINS.match(line):
+        if BEGINS.match(line):
             yield "\n".join(reversed(rest))
             rest = []
     if rest:

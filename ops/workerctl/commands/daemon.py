@@ -32,7 +32,9 @@ def _count(text: str | None, option: str | None) -> None:
 
 
 def start(
-    n: Annotated[str | None, typer.Argument(metavar="[N]", help="Number of workers.")] = None,
+    n: Annotated[
+        str | None, typer.Argument(metavar="[N]", help="Number of workers; with Docker of containers.")
+    ] = None,
     count: Annotated[str | None, typer.Option("-c", "--count", help="Number of workers, like N.")] = None,
     detach: Annotated[bool, typer.Option("-d", "--daemon", help="In the background, as always.")] = True,
     monitor: Annotated[
@@ -157,7 +159,8 @@ def run(
 
 
 def scale(
-    n: Annotated[str, typer.Argument(metavar="N", help="Number of workers.")], runtime: context.RuntimeOption = None
+    n: Annotated[str, typer.Argument(metavar="N", help="Number of workers; with Docker of containers.")],
+    runtime: context.RuntimeOption = None,
 ) -> None:
     """Change the number of workers of the running daemon; no job is interrupted.
 

@@ -49,11 +49,12 @@ def _together(daemons: list[dict[str, Any]]) -> dict[str, Any]:
 def _show(told: dict[str, Any]) -> None:
     from workerd.units import format_duration, format_size
 
+    title = f"{told['name']} ({told['runtime']})" + (f" in {told['container']}" if "container" in told else "")
     if "slots" not in told:
-        render.details(f"{told['name']} ({told['runtime']})", [("state", told["state"]), ("PID", str(told["pid"]))])
+        render.details(title, [("state", told["state"]), ("PID", str(told["pid"]))])
         return
     database = told["database"]
-    render.details(f"{told['name']} ({told['runtime']})", [
+    render.details(title, [
         ("state", told["state"]),
         ("PID", str(told["pid"])),
         ("node", f"{told['node']} ({told['node_id']})"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from workerctl.runtimes.docker import Docker
 from workerctl.runtimes.local import Local
 from workerctl.runtimes.systemd import Systemd
 from workerd.errors import ConfigError
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from workerd.config import Settings
 
 # in the order in which they are asked; the first of them is the one where none has the daemon
-RUNTIMES: dict[str, type[Runtime]] = {"local": Local, "systemd": Systemd}
+RUNTIMES: dict[str, type[Runtime]] = {"local": Local, "systemd": Systemd, "docker": Docker}
 
 
 def choose(settings: Settings, flags: list[str], wanted: str | None) -> Runtime:
