@@ -39,6 +39,16 @@ def test_a_reload_begins_with_the_moment_of_its_begin(listener: socket.socket) -
     assert before <= int(moment.removeprefix("MONOTONIC_USEC=")) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
 
+def test_who_succeeds_is_silent_until_it_is_ready(listener: socket.socket) -> None:
+    supervisor = Supervisor(succeeds=True)
+    supervisor.starting()
+    supervisor.extend(30)
+    supervisor.alive()
+    supervisor.status("not yet")
+    supervisor.ready("4 workers")
+    assert _heard(listener) == ["READY=1", "STATUS=4 workers", f"MAINPID={os.getpid()}"]
+
+
 def test_after_a_hand_over_it_is_silent_for_ever(listener: socket.socket) -> None:
     supervisor = Supervisor()
     supervisor.hand_over(4711)

@@ -74,7 +74,7 @@ class Daemon:
         self._departure = Departure(settings.drain_timeout, ECHO if parent.PARENT in os.environ else 0.0)
         self._holdings = Holdings(settings.node_id, max(1, settings.max_crashes - 1))
         self._figures = Figures(workers=settings.workers if inheritance is None else inheritance.workers(settings))
-        self._supervisor = Supervisor()
+        self._supervisor = Supervisor(succeeds=inheritance is not None)
         self._name = f"worker {settings.node}"
         self._opening = Opening(settings, where, tasks, self._name)
         self._backlog = Backlog(self._wake)
@@ -109,8 +109,8 @@ class Daemon:
     async def run(self) -> None:
         """Work until told to stop. Raises WorkerdError when it cannot start."""
         self._install_signals()
+        self._supervisor.starting()
         if self._inheritance is None:
-            self._supervisor.starting()
             self._metrics.start()
         self._lease = self._lease_thread()
         self._lease.start()

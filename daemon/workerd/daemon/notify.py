@@ -14,7 +14,9 @@ PATIENCE = 0.5  # seconds for which a message that must not be lost waits for a 
 class Supervisor:
     """Says what the daemon does, as sd_notify(3) has it; silent where nobody listens, and for ever after a hand-over."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, succeeds: bool = False) -> None:
+        """`succeeds`: another process is in charge, and alone listened to, until we are ready."""
+        self._in_charge = not succeeds
         self._notifier = sdnotify.SystemdNotifier()
         self._socket = self._notifier.socket
         if self._socket is not None:
@@ -30,6 +32,7 @@ class Supervisor:
         self._tell("STATUS=starting")
 
     def ready(self, status: str) -> None:
+        self._in_charge = True
         self._insist("READY=1", f"STATUS={status}", f"MAINPID={os.getpid()}")
 
     def reloading(self) -> None:
@@ -58,10 +61,10 @@ class Supervisor:
         self._tell("WATCHDOG=1")
 
     def _tell(self, *words: str) -> None:
-        if self._socket is not None:
+        if self._socket is not None and self._in_charge:
             self._notifier.notify("\n".join(words))
 
     def _insist(self, *words: str) -> None:
-        if self._socket is not None:
+        if self._socket is not None and self._in_charge:
             select.select([], [self._socket], [], PATIENCE)
             self._notifier.notify("\n".join(words))

@@ -108,8 +108,10 @@ class Reload:
         successor.go()
         self._pid_file.hand_on()
         self._predecessors.release()
+        await (
+            successor.in_charge()
+        )  # before we leave: where nothing runs, that is at once, and whoever asked for the reload wants its answer
         self._departure.ask(self._patience)
-        await successor.in_charge()
         self._listener = asyncio.create_task(self._obey(successor), name="successor")
 
     async def _obey(self, successor: Successor) -> None:

@@ -164,6 +164,8 @@ def scale(
 ) -> None:
     """Change the number of workers of the running daemon; no job is interrupted.
 
+    Under systemd too: workers within the unit, until its next start. More daemons are more instances: systemctl start invoice-worker@2.
+
     Example: workerctl scale 8
     """
     _count(n, None)

@@ -134,3 +134,19 @@ def test_an_embedded_database_is_stopped_in_good_order(unit: Unit, machine: Mach
     assert "SIGKILL" not in machine.journal(UNIT).rpartition("Stopping")[2]
     log = machine.root / "var/lib/invoice-worker/postgres/postgres.log"
     assert "database system is shut down" in log.read_text()
+
+
+async def test_the_timer_makes_backups(unit: Unit, machine: Machine, queue: Queue) -> None:
+    await queue.enqueue("echo", {"value": "kept"})
+    backups = machine.root / "var/lib/invoice-worker/backups"
+    earlier = set(backups.glob("*"))
+    timer = "invoice-worker-backup.timer"
+    machine.write(
+        f"/etc/systemd/system/{timer}.d/test.conf", "[Timer]\nOnActiveSec=1s\nRandomizedDelaySec=0\nAccuracySec=1ms\n"
+    )
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", timer)
+    await unit.until_journal_has("Finished invoice-worker-backup.service", "invoice-worker-backup")
+    made = [path for path in backups.glob("*") if path not in earlier]
+    assert len(made) == 1
+    assert made[0].stat().st_mode & 0o777 == 0o600

@@ -59,9 +59,10 @@ async def test_a_reload_under_load_drops_nothing(
     await queue.enqueue_many("nap", [{"seconds": 0.02}] * 1000)
     pids = [unit.pid]
     for _ in range(3):
-        await asyncio.to_thread(machine.run, "systemctl", "reload", UNIT)
+        await asyncio.to_thread(unit.reload)
         pids.append(unit.pid)
     assert len(set(pids)) == 4
+    assert "reception only permitted" not in machine.journal(UNIT)
     await books.settled()
     machine.run("systemctl", "stop", UNIT)
     ends = await db.fetch("SELECT state, attempt, count(*) FROM workerd.job GROUP BY state, attempt")
@@ -69,11 +70,17 @@ async def test_a_reload_under_load_drops_nothing(
     assert await books.close() == []
 
 
+async def test_a_daemon_that_runs_nothing_answers_every_reload_before_it_leaves(unit: Unit) -> None:
+    unit.start()
+    for _ in range(15):
+        unit.reload()
+
+
 async def test_a_reload_reads_the_environment_file_anew(unit: Unit, machine: Machine) -> None:
     unit.install("--workers", "3")
     unit.start()
     unit.install("--workers", "5")
-    machine.run("systemctl", "reload", UNIT)
+    unit.reload()
     assert unit.status()["workers"] == 5
 
 

@@ -38,6 +38,10 @@ class Unit:
         """Returns when it is active."""
         self.machine.run("systemctl", "start", UNIT)
 
+    def reload(self) -> None:
+        done = self.machine.try_run("systemctl", "reload", UNIT)
+        assert done.returncode == 0, self.machine.journal(UNIT)
+
     @property
     def pid(self) -> int:
         return int(self.machine.show(UNIT, "MainPID"))
