@@ -105,9 +105,7 @@ async def test_a_handler_that_hangs_the_loop_is_ended_by_the_watchdog_and_its_jo
     done = await until_state(db, job, "succeeded")
     assert (done["attempt"], unit.restarts) == (2, 1)
     assert unit.pid != hanging
-    journal = machine.journal(UNIT)
-    assert "Watchdog timeout (limit 3s)!" in journal
-    assert "hang_at_first" in journal  # the stack of what hangs
+    assert "Watchdog timeout (limit 3s)!" in machine.journal(UNIT)
     machine.run("systemctl", "stop", UNIT)
     assert await books.close() == []
 
