@@ -126,6 +126,8 @@ class Daemon:
                     logging.shutdown()
                     os._exit(1 if self._executor.running else 0)
         finally:
+            if not self._departure.asked.is_set():  # an error of our own: predecessors have no more time than in a drain
+                self._departure.ask()
             await self._leave()
 
     async def _begin_unless_asked(self) -> Connection | None:
