@@ -269,9 +269,7 @@ class Claimer:
     async def _rest(self, connection: Connection) -> None:
         """Sleep until something happens, or until it is time to look again: nothing depends on notifications."""
         now = monotonic()
-        look_at = (
-            math.inf
-        )  # without room nothing is claimed, however long it was not looked: an end or a scaling wakes us
+        look_at = math.inf  # without room nothing is claimed: an end or a scaling wakes us
         if self._accepting and self._room:
             look_at = max(min(self._look_at, self._lows.wants_sweep_at), self._claim_at)
         until = [self._settle_at, look_at]

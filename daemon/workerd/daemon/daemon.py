@@ -126,7 +126,7 @@ class Daemon:
                     logging.shutdown()
                     os._exit(1 if self._executor.running else 0)
         finally:
-            if not self._departure.asked.is_set():  # an error of our own: predecessors have no more time than in a drain
+            if not self._departure.asked.is_set():  # an error of our own: it leaves no more time than a drain
                 self._departure.ask()
             await self._leave()
 
