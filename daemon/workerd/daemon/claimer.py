@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from workerd.daemon.appetite import Appetite
 from workerd.daemon.finisher import write
-from workerd.daemon.lows import Lows
 from workerd.daemon.prefetch import room
 from workerd.daemon.settler import Settler
 from workerd.errors import NodeDead
@@ -32,12 +31,10 @@ if TYPE_CHECKING:
     from workerd.daemon.link import Link
     from workerd.daemon.orders import Orders
     from workerd.daemon.workers import Workers
-    from workerd.queue.claim import Answer
     from workerd.queue.database import Connection
     from workerd.queue.finish import Finished
 
 IDLE_TOO_LONG = 1.0  # seconds that a claimed job may wait here for a worker before it goes back
-LOCKED_PATIENCE = 0.1  # seconds from a claim that met a locked lane to the next one
 TALLY_INTERVAL = 1.0  # seconds between two writes of the counters, at most
 
 log = logging.getLogger(__name__)
@@ -61,15 +58,9 @@ class Claimer:
         self._wake = wake
         self._on_dead = on_dead  # the database says that this node was declared dead
         self._orders = orders
-        self._lows = Lows()
+        self._appetite = Appetite()
         self._accepting = True
         self._closing = False
-        self._hungry = True  # there may be jobs: something said so since the last claim that found none
-        self._told = False  # an enqueue has notified us
-        self._blocked = False  # the last claim met a job that waits for a free worker
-        self._dusk = 0  # the transaction id at which the lanes were found empty; 0: they were not
-        self._claim_at = 0.0
-        self._look_at = 0.0  # when to look for jobs though nothing was heard of any
         self._settle_at = 0.0
         self._tally_at = 0.0
         self._last_chance = max(1, settings.max_crashes - 1)
@@ -91,7 +82,7 @@ class Claimer:
 
     def begin_anew(self) -> None:
         """The node has a new id: nothing is held any more."""
-        self._hungry = True
+        self._appetite.rouse()
         self._settle_at = 0.0
         self._wake.set()
 
@@ -103,9 +94,7 @@ class Claimer:
     async def _serve(self, connection: Connection) -> None:
         await connection.add_listener("workerd", self._notified)
         connection.add_termination_listener(lambda _: self._wake.set())
-        self._lows.clear()
-        self._dusk = 0
-        self._hungry = True
+        self._appetite.begin_anew()
         self._settle_at = 0.0
         while not self._finished:
             self._wake.clear()
@@ -127,9 +116,9 @@ class Claimer:
             await self._write_tallies(connection)
         if len(self._backlog):
             await self._give_back_waiting(connection)
-        if self._blocked and self._free:
-            self._hungry = True
-        batch = self._room if self._accepting and self._hungry and now >= self._claim_at else 0
+        if self._free:
+            self._appetite.worker_is_free()
+        batch = self._room if self._accepting and self._appetite and now >= self._appetite.claim_at else 0
         if len(self._finisher) and (batch or self._flush_due):
             await self._write(connection, good=False)
         if batch:
@@ -172,26 +161,18 @@ class Claimer:
         """Write successes and claim in one round trip; whether another claim makes sense at once."""
         node, n = self._holdings.new_lease()
         free = self._free
+        targets, told = self._appetite.begin()
         wanted = Wanted(
-            n,
-            self._lows.targets(),
-            batch,
-            self._tasks,
-            free,
-            not self._holdings.endangers,
-            self._last_chance,
-            rest=True,
+            n, targets, batch, self._tasks, free, not self._holdings.endangers, self._last_chance, rest=True
         )
         ended = self._finisher.take(good=True)
-        told, self._told = self._told, False
-        self._hungry = False  # what is heard while the claim is under way counts for the next one
         began = monotonic()
         try:
             held, answer = await cycle(connection, node, ended, wanted)
         except BaseException as error:
             self._finisher.restore(ended)
-            self._hungry = True
             if not isinstance(error, (NodeDead, asyncpg.LockNotAvailableError)):
+                self._appetite.rouse()
                 raise
             await self._refused(connection, error)
             return False
@@ -203,29 +184,17 @@ class Claimer:
             self._backlog.put(answer.jobs)
             if len(answer.jobs) < batch:
                 await asyncio.sleep(0)  # there is time to begin these, and perhaps to end them, before the next cycle
-        self._learn(answer, took, free, told)
-        return self._hungry
-
-    def _learn(self, answer: Answer, took: float, free: bool, told: bool) -> None:
-        """Take in where to look next, and whether to look at once."""
-        self._lows.learn(answer.lane, answer.last, took)
-        self._blocked = answer.lane is not None and not answer.jobs and not free
-        if answer.lane is not None and not self._blocked:
-            self._hungry = True
-        self._dusk = 0 if answer.lane else self._dusk or answer.next_xid
-        self._lows.settled = self._lows.swept_empty and answer.oldest_xid >= self._dusk
-        if told and not answer.jobs:
-            self._lows.want_sweep()  # what was announced is behind the bounds: its transaction committed late
+        self._appetite.learn(answer, took, free=free, told=told)
+        return bool(self._appetite)
 
     async def _refused(self, connection: Connection, error: NodeDead | asyncpg.LockNotAvailableError) -> None:
-        """A cycle wrote nothing, for the node was declared dead or the lane stays locked; it has ended our sleep."""
-        self._dusk, self._lows.settled = 0, False
+        """A cycle wrote nothing, for the node was declared dead or the lane stays locked."""
         if isinstance(error, NodeDead):
-            self._hungry = False  # until it is born anew
+            self._appetite.dead()
             self._on_dead()
         else:
             log.warning("a lane is locked by another session: what ends is written, nothing is claimed meanwhile")
-            self._claim_at = monotonic() + LOCKED_PATIENCE
+            self._appetite.locked()
             await self._write(connection, good=True)
 
     def _ended(self, batch: list[Finished], held: list[bool]) -> None:
@@ -233,8 +202,7 @@ class Claimer:
         for end in batch:
             self._holdings.release(end.job)
             if end.job.crashes >= self._last_chance:  # claims passed over others of its kind
-                self._lows.want_sweep()
-                self._hungry = True
+                self._appetite.rouse_to_sweep()
                 self._wake.set()
 
     @property
@@ -245,8 +213,7 @@ class Claimer:
     async def _settle(self, connection: Connection) -> None:
         """Look which lanes there are, settle what is held, and carry out orders to this node."""
         self._settle_at = monotonic() + self._settings.heartbeat_interval
-        if self._lows.set_lanes(await lanes(connection, self._settings.queues)):
-            self._hungry = True
+        self._appetite.set_lanes(await lanes(connection, self._settings.queues))
         await self._settler.settle(connection)
         await self._orders.carry_out(connection, self._holdings.node)
 
@@ -271,7 +238,7 @@ class Claimer:
         now = monotonic()
         look_at = math.inf  # without room nothing is claimed: an end or a scaling wakes us
         if self._accepting and self._room:
-            look_at = max(min(self._look_at, self._lows.wants_sweep_at), self._claim_at)
+            look_at = self._appetite.look_at
         until = [self._settle_at, look_at]
         if self._finisher.has_tallies:
             until.append(self._tally_at)
@@ -279,29 +246,26 @@ class Claimer:
             until.append(now + IDLE_TOO_LONG / 2)
         if len(self._finisher):
             until.append(self._finisher.due_at)
-        if self._claim_at > now:
-            until.append(self._claim_at)
+        if self._appetite.claim_at > now:
+            until.append(self._appetite.claim_at)
         alarm = asyncio.get_running_loop().call_later(max(0.0, min(until) - now), self._wake.set)
         await self._wake.wait()
         alarm.cancel()
         if monotonic() >= look_at:
-            self._look_at = monotonic() + self._settings.poll_interval * random.uniform(0.8, 1.2)
-            self._lows.want_sweep()
-            self._hungry = True
+            self._appetite.looked(self._settings.poll_interval)
         if connection.is_closed():
             raise ConnectionError("the connection was closed")
 
     def _notified(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         match str(payload).split():
             case ["ready"]:
-                self._told = True
+                self._appetite.hear_of_jobs()
             case ["rewind", lane, pos]:
-                self._lows.rewind(int(lane), int(pos))
+                self._appetite.hear_of_rewind(int(lane), int(pos))
             case ["lanes"]:
                 self._settle_at = 0.0
             case ["cancel" | "order", node] if int(node) == self._holdings.node:
                 self._settle_at = 0.0
             case _:
                 return
-        self._hungry = True
         self._wake.set()
