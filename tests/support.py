@@ -22,7 +22,7 @@ import psutil
 from workerctl.runtimes.local import Local
 from workerd.config import Configuration
 from workerd.daemon.daemon import Daemon
-from workerd.daemon.handover import Launch
+from workerd.daemon.handover.launch import Launch
 from workerd.daemon.parent import become_subreaper
 from workerd.daemon.pidfile import PidFile, owner
 from workerd.locate import Location

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from workerd.config import Configuration
-    from workerd.daemon.handover import Inheritance, Launch
+    from workerd.daemon.handover.inheritance import Inheritance
+    from workerd.daemon.handover.launch import Launch
 
 EXPORTED = (
     "openai_api_key",
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         signal.signal(number, lambda *_: sys.exit(0))
     from workerd import __version__, config
     from workerd.daemon import parent
-    from workerd.daemon.handover import Inheritance, Launch
+    from workerd.daemon.handover.inheritance import Inheritance
+    from workerd.daemon.handover.launch import Launch
     from workerd.redact import is_secret
 
     inheritance = Inheritance.receive()

@@ -15,7 +15,7 @@ from workerctl.install import env_file, systemd
 from workerctl.install.target import File
 from workerd import config
 from workerd.daemon import journal, verbs
-from workerd.daemon.handover import Launch
+from workerd.daemon.handover.launch import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

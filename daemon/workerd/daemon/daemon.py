@@ -17,7 +17,7 @@ from workerd.daemon.departure import Departure
 from workerd.daemon.drain import CANCEL_LIMIT, FLUSH_LIMIT, Drain
 from workerd.daemon.executor import Executor
 from workerd.daemon.finisher import Finisher
-from workerd.daemon.handover import Predecessors
+from workerd.daemon.handover.predecessors import Predecessors
 from workerd.daemon.holdings import Holdings
 from workerd.daemon.host import DaemonHost
 from workerd.daemon.lease_thread import LeaseThread
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from workerd.config import Settings
-    from workerd.daemon.handover import Inheritance, Launch
+    from workerd.daemon.handover.inheritance import Inheritance
+    from workerd.daemon.handover.launch import Launch
     from workerd.daemon.pidfile import PidFile
     from workerd.locate import Location
     from workerd.queue.client import Queue

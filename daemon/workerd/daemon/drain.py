@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from workerd.daemon.departure import Departure
     from workerd.daemon.executor import Executor
     from workerd.daemon.finisher import Finisher
-    from workerd.daemon.handover import Predecessors
+    from workerd.daemon.handover.predecessors import Predecessors
     from workerd.daemon.workers import Workers
 
 CANCEL_LIMIT = 5.0  # seconds that a cancelled handler may take to end when the daemon stops

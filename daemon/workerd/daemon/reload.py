@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from workerd.daemon.handover import Successor
+from workerd.daemon.handover.successor import Successor
 from workerd.daemon.metrics.listener import place_of
 from workerd.errors import ConfigError, HandoverFailed, WorkerdError
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from workerd.config import Settings
     from workerd.daemon.departure import Departure
-    from workerd.daemon.handover import Launch, Predecessors
+    from workerd.daemon.handover.launch import Launch
+    from workerd.daemon.handover.predecessors import Predecessors
     from workerd.daemon.notify import Supervisor
     from workerd.daemon.pidfile import PidFile
     from workerd.daemon.status import Status

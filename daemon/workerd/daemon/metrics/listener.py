@@ -10,7 +10,7 @@ from workerd.errors import WorkerdError
 
 if TYPE_CHECKING:
     from workerd.config import Settings
-    from workerd.daemon.handover import Inheritance
+    from workerd.daemon.handover.inheritance import Inheritance
 
 BACKLOG = 64  # connections that wait while one process hands over to the next
 
