@@ -252,3 +252,11 @@ _hoard: list[bytes] = []
 async def hoard(megabytes: int) -> None:
     """Leaks, as handlers do."""
     _hoard.append(b"x" * (megabytes * 1024**2))
+
+
+@task
+async def blocking_at_first(seconds: float, *, job: Job) -> int:
+    """Its first attempt blocks the loop."""
+    if job.attempt == 1:
+        time.sleep(seconds)  # noqa: ASYNC251 - a handler that blocks the loop, as they do
+    return job.attempt

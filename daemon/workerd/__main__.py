@@ -82,7 +82,7 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
     import uvloop
 
     from workerd import embedded
-    from workerd.daemon import logs, parent
+    from workerd.daemon import crash_dump, logs, parent
     from workerd.daemon.daemon import Daemon
     from workerd.daemon.pidfile import PidFile
     from workerd.locate import locate
@@ -94,6 +94,7 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
         pid_file.acquire()
     try:
         logs.set_up(settings)
+        crash_dump.install(settings.error_log_path)
         for warning in configuration.warnings:
             logging.getLogger("workerd").warning("settings: %s", warning)
         for name in EXPORTED:  # tasks read them from the environment, wherever they were given

@@ -113,7 +113,11 @@ class Settings(BaseModel):
         5.0, "how often to look for jobs that no notification announced", "TASK_POLL_INTERVAL", ge=0.01
     )
     heartbeat_interval: Seconds = setting(5.0, "how often the node says that it lives", ge=0.1, le=3600)
-    stall_limit: Seconds = setting(60.0, "how long the main loop may stand still", ge=1)
+    stall_limit: Seconds = setting(
+        60.0,
+        "how long the main loop may stand still; past it the process ends, for its supervisor to start it again",
+        ge=1,
+    )
     claim_batch: int | None = setting(None, "jobs claimed at a time at most; by itself unless given", ge=1, le=500)
     max_retries: int = setting(
         3,

@@ -9,7 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from workerd import __version__, embedded
-from workerd.daemon import logs, parent
+from workerd.daemon import crash_dump, logs, parent
 from workerd.daemon.backlog import Backlog
 from workerd.daemon.claimer import Claimer
 from workerd.daemon.control import ControlServer
@@ -22,6 +22,7 @@ from workerd.daemon.holdings import Holdings
 from workerd.daemon.host import DaemonHost
 from workerd.daemon.lease_thread import LeaseThread
 from workerd.daemon.link import Link
+from workerd.daemon.loop_watch import LoopWatch
 from workerd.daemon.metrics.answers import Answers
 from workerd.daemon.metrics.listener import address, listen
 from workerd.daemon.metrics.server import MetricsServer
@@ -84,7 +85,8 @@ class Daemon:
         self._workers = Workers(
             self._backlog, self._executor, self._finisher, self._figures, self._wake, settings.concurrent_jobs
         )
-        self._status = Status(settings, where.url, self._holdings, self._workers, self._figures)
+        self._loop_watch = LoopWatch(settings.stall_limit)
+        self._status = Status(settings, where.url, self._holdings, self._workers, self._figures, self._loop_watch)
         self._link = Link(where.direct, self._name, self._status.connection_is, self._on_lost)
         self._predecessors = Predecessors(inheritance.predecessors if inheritance is not None else ())
         listener = listen(settings, inheritance)
@@ -254,7 +256,7 @@ class Daemon:
         def on_reborn(node_id: int) -> None:
             loop.call_soon_threadsafe(self._reborn, node_id)
 
-        return LeaseThread(self._where.direct, about, self._figures, self._holdings.node, on_reborn)
+        return LeaseThread(self._where.direct, about, self._figures, self._holdings.node, on_reborn, self._loop_watch)
 
     def _beat_now(self) -> None:
         self._lease.beat_now()
@@ -283,6 +285,7 @@ class Daemon:
             loop.add_signal_handler(number, self._departure.signal)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         loop.add_signal_handler(signal.SIGUSR1, logs.dump_stacks)
+        crash_dump.answer_signal()
 
     def _on_hangup(self) -> None:
         logs.reopen()

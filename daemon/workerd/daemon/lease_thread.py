@@ -1,6 +1,6 @@
-"""The lease thread: keeps the node alive for the others.
+"""The lease thread: keeps the node alive for the others, and watches the main loop.
 
-It has a loop and a connection of its own, so that a busy main loop does not look dead.
+It has a loop and a connection of its own, so that a busy main loop does not look dead. A daemon does not work without it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from workerd.queue.database import CONNECT_TIMEOUT, CONNECTION_ERRORS, connect
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from workerd.daemon.loop_watch import LoopWatch
     from workerd.queue.database import Connection
     from workerd.queue.node import Figures, Registration
 
@@ -37,13 +39,15 @@ class LeaseThread(threading.Thread):
     """
 
     def __init__(
-        self, dsn: str, about: Registration, figures: Figures, node_id: int, on_reborn: Callable[[int], None]
-    ) -> None:
+        self, dsn: str, about: Registration, figures: Figures, node_id: int, on_reborn: Callable[[int], None],
+        loop_watch: LoopWatch,
+    ) -> None:  # fmt: skip
         super().__init__(name="lease", daemon=True)
         self._dsn = dsn
         self._about = about
         self._figures = figures
         self._on_reborn = on_reborn
+        self._loop_watch = loop_watch
         self._node = node_id
         self._registered: Future[None] = Future()
         self._schema = threading.Event()  # set when there is a schema to register in, or nothing to wait for any more
@@ -76,11 +80,22 @@ class LeaseThread(threading.Thread):
             self._loop.call_soon_threadsafe(self._hurry.set)
 
     def run(self) -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._main())
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._main())
+        except BaseException:  # nobody would see it here, and nobody beat any more
+            log.critical("the lease thread ends by an error of its own, and so does the daemon", exc_info=True)
+            os._exit(1)
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(self._loop_watch.run(self._hurry.set), name="loop watch")
+            await self._live()
+            watching.cancel()
+
+    async def _live(self) -> None:
+        """Until told to leave, or until the start has failed."""
         while not self._ending.is_set():
             try:
                 connection = await self._connect()
@@ -88,13 +103,14 @@ class LeaseThread(threading.Thread):
                     await self._keep(connection)
                 finally:
                     connection.terminate()
-            except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
-                if not self._registered.done() and not (
-                    self._met and isinstance(error, (DatabaseError, *CONNECTION_ERRORS))
-                ):
+            except Exception as error:  # whatever it is, nothing but the next beat can make it good
+                known = isinstance(error, (DatabaseError, *CONNECTION_ERRORS))
+                if not self._registered.done() and not (self._met and known):
                     self._registered.set_exception(error)
                     return
-                log.warning("heartbeat: %s; again in %.1f s", str(error) or type(error).__name__, self._backoff)
+                text = str(error) or type(error).__name__
+                surprise = None if known or isinstance(error, asyncpg.PostgresError) else error
+                log.warning("heartbeat: %s; again in %.1f s", text, self._backoff, exc_info=surprise)
                 self._cut.clear()
                 self._hurry.clear()
                 await self._pause(self._backoff)

@@ -56,15 +56,20 @@ def reopen() -> None:
 
 def dump_stacks() -> None:
     """Write the stacks of all threads and asyncio tasks to the log."""
+    logging.getLogger(__name__).warning("%s", stacks(asyncio.get_running_loop()))
+
+
+def stacks(loop: asyncio.AbstractEventLoop) -> str:
+    """The stacks of all threads, and of the tasks of a loop."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     lines = []
     for ident, frame in sys._current_frames().items():
         lines += [f"thread {names.get(ident, ident)}:", *traceback.format_stack(frame)]
-    for task in asyncio.all_tasks():
+    for task in asyncio.all_tasks(loop):
         stack = io.StringIO()
         task.print_stack(file=stack)
         lines += [f"task {task.get_name()}:", stack.getvalue()]
-    logging.getLogger(__name__).warning("stacks of all threads and tasks:\n%s", "\n".join(lines))
+    return "stacks of all threads and tasks:\n" + "\n".join(lines)
 
 
 def _formatter(redactor: Redactor, *, console: bool, colours: bool) -> logging.Formatter:

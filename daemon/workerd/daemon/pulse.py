@@ -7,7 +7,7 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from workerd.daemon import parent
+from workerd.daemon import crash_dump, parent
 
 if TYPE_CHECKING:
     from workerd.config import Settings
@@ -45,13 +45,12 @@ class Pulse:
     async def run(self) -> None:
         """Beat until cancelled."""
         while True:
-            due = monotonic() + self._every
             await asyncio.sleep(self._every)
-            self._status.loop_lag = max(0.0, monotonic() - due)
             self._beat()
 
     def _beat(self) -> None:
         self._link.watch()
+        crash_dump.follow()
         if parent.is_gone():
             log.error("the parent process was killed: what runs is given back")
             self._departure.hurry()

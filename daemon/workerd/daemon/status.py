@@ -16,6 +16,7 @@ from workerd.queue.database import location
 if TYPE_CHECKING:
     from workerd.config import Settings
     from workerd.daemon.holdings import Holdings
+    from workerd.daemon.loop_watch import LoopWatch
     from workerd.daemon.workers import Workers
     from workerd.queue.node import Figures
 
@@ -25,22 +26,25 @@ State = Literal["starting", "running", "reloading", "draining", "stopped"]
 class Status:
     """The state of the daemon and of its connection; `report` is what `status --json` prints."""
 
-    def __init__(self, settings: Settings, dsn: str, holdings: Holdings, workers: Workers, figures: Figures) -> None:
+    def __init__(
+        self, settings: Settings, dsn: str, holdings: Holdings, workers: Workers, figures: Figures, loop_watch: LoopWatch
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._where = location(dsn)
         self._holdings = holdings
         self._workers = workers
         self._figures = figures
+        self._loop_watch = loop_watch
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first call only starts the measurement
         self._started = monotonic()
         self._started_at = datetime.now(UTC)
-        self._connection_since = datetime.now(UTC)
+        self._connection_since = datetime.now(UTC)  # for people; how long that is, by the clock that nobody sets:
+        self._connection_changed = monotonic()
         self.state: State = "starting"
         self.connection = "connecting"
         self._reason: str | None = None
         self.metrics: str | None = None  # their address
-        self.loop_lag = 0.0  # seconds
 
     def connection_is(self, state: str, host: str | None = None, reason: str | None = None) -> None:
         """`host`: the one in use, where it is known; `reason`: what is wrong, one line."""
@@ -49,6 +53,12 @@ class Status:
         if state != self.connection:
             self.connection = state
             self._connection_since = datetime.now(UTC)
+            self._connection_changed = monotonic()
+
+    @property
+    def loop_lag(self) -> float:
+        """Seconds that the main loop takes to come to what is new."""
+        return self._loop_watch.lag
 
     def report(self) -> dict[str, Any]:
         with self._process.oneshot():
@@ -99,6 +109,7 @@ class Status:
         if self._workers.written_off:
             parts.append(f"{self._workers.written_off} written off")
         if self.connection != "connected":
-            since = (datetime.now(UTC) - self._connection_since).total_seconds()
-            parts.append(f"database {self.connection} since {since:.0f} s")
+            parts.append(f"database {self.connection} since {monotonic() - self._connection_changed:.0f} s")
+        if self.state in ("draining", "reloading"):
+            parts.append(self.state)
         return ", ".join(parts)
