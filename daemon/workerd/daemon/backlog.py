@@ -22,9 +22,15 @@ class Backlog:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._waking = False  # somebody was woken and has not run yet
         self._closed = False
+        self.taken = 0  # jobs that workers have taken until now
 
     def __len__(self) -> int:
         return len(self._jobs)
+
+    @property
+    def waiting(self) -> int:
+        """Workers that wait for a job."""
+        return sum(not turn.done() for turn in self._waiting)
 
     def put(self, jobs: list[Claimed]) -> None:
         """Add jobs and wake a worker, who wakes the next one when it begins and something is left."""
@@ -53,6 +59,7 @@ class Backlog:
         if self._closed or not self._jobs:
             return None
         _, job = self._jobs.popleft()
+        self.taken += 1
         left = len(self._jobs)
         if left == self._half or not left:
             self._low.set()

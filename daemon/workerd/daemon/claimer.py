@@ -104,6 +104,7 @@ class Claimer:
                 await self.link.welcome(connection)
             if not more:
                 await self._rest(connection)
+        self.link.rests_until = math.inf
         await asyncio.sleep(0)  # the last ends are counted
         await self._write_tallies(connection)
 
@@ -248,7 +249,8 @@ class Claimer:
             until.append(self._finisher.due_at)
         if self._appetite.claim_at > now:
             until.append(self._appetite.claim_at)
-        alarm = asyncio.get_running_loop().call_later(max(0.0, min(until) - now), self._wake.set)
+        self.link.rests_until = min(until)
+        alarm = asyncio.get_running_loop().call_later(max(0.0, self.link.rests_until - now), self._wake.set)
         await self._wake.wait()
         alarm.cancel()
         if monotonic() >= look_at:

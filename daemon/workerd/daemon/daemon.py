@@ -33,6 +33,7 @@ from workerd.daemon.pulse import EXTENSION, PULSE, Pulse
 from workerd.daemon.reload import Reload
 from workerd.daemon.status import Status
 from workerd.daemon.verbs import Verbs
+from workerd.daemon.watchdog import Watchdog
 from workerd.daemon.workers import Workers
 from workerd.maintenance.census import Census
 from workerd.maintenance.leader import Leader
@@ -97,7 +98,8 @@ class Daemon:
             max([settings.job_timeout, *(task.timeout or 0.0 for task in tasks.values())]), self._adopt,
             listener,
         )  # fmt: skip
-        verbs = Verbs(self._status, self._link, self._workers, self._departure, self._reload)
+        self._watchdog = Watchdog(self._link, self._backlog, self._workers, self._finisher)
+        verbs = Verbs(self._status, self._link, self._watchdog, self._workers, self._departure, self._reload)
         self._metrics = MetricsServer(listener, Answers(self._collect, verbs.health, self._status))
         self._control = ControlServer(settings.socket_path, verbs.of_socket)
         self._claimer = Claimer(
@@ -107,7 +109,9 @@ class Daemon:
         self._drain = Drain(
             self._departure, self._predecessors, self._claimer, self._workers, self._executor, self._finisher
         )
-        self._pulse = Pulse(settings, self._status, self._supervisor, self._link, self._reload, self._departure)
+        self._pulse = Pulse(
+            settings, self._status, self._supervisor, self._link, self._watchdog, self._reload, self._departure
+        )
 
     async def run(self) -> None:
         """Work until told to stop. Raises WorkerdError when it cannot start."""

@@ -40,6 +40,7 @@ class Finisher:
         self._last: tuple[str, Lane | None, Tally] = "", None, Tally()  # task and lane of the one counted last
         self._which = settings.log_jobs
         self._oldest = 0.0  # monotonic
+        self.taken_at = 0.0  # when something was taken last, to be written (monotonic)
         self._second = (0, 0)  # the current second and how many finished in it
 
     def __len__(self) -> int:
@@ -69,6 +70,8 @@ class Finisher:
         if not self._pending:
             return []
         batch = [end for end in self._pending if _is_good(end) is good][:BATCH]
+        if batch:
+            self.taken_at = monotonic()
         if len(batch) == len(self._pending):
             self._pending = []
         elif batch:

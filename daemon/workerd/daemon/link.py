@@ -52,6 +52,7 @@ class Link:
         self._backoff = 0.0  # seconds until the next try to connect: none after a turn that went well
         self._doubt: asyncio.Task[None] | None = None
         self.asked_at = math.inf  # since when the answer of the database is awaited (monotonic)
+        self.rests_until = math.inf  # when whoever is served here has to ask again at the latest (monotonic)
         self.ready = asyncio.Event()  # set while the database answers
 
     async def keep(

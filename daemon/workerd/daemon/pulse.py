@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from workerd.daemon.notify import Supervisor
     from workerd.daemon.reload import Reload
     from workerd.daemon.status import Status
+    from workerd.daemon.watchdog import Watchdog
 
 PULSE = 1.0  # seconds
 EXTENSION = 30.0  # seconds for which one pulse asks the supervisor not to lose patience with our start or stop
@@ -24,14 +25,16 @@ log = logging.getLogger(__name__)
 
 
 class Pulse:
-    """Looks after the connection, the parent and wear, and tells the supervisor how it goes."""
+    """Looks after the connection, the loops, the parent and wear, and tells the supervisor how it goes."""
 
     def __init__(
-        self, settings: Settings, status: Status, supervisor: Supervisor, link: Link, reload: Reload, departure: Departure
+        self, settings: Settings, status: Status, supervisor: Supervisor, link: Link, watchdog: Watchdog, reload: Reload,
+        departure: Departure,
     ) -> None:  # fmt: skip
         self._status = status
         self._supervisor = supervisor
         self._link = link
+        self._watchdog = watchdog
         self._reload = reload
         self._departure = departure
         self._every = min(PULSE, supervisor.watchdog_interval or PULSE)
@@ -50,6 +53,7 @@ class Pulse:
 
     def _beat(self) -> None:
         self._link.watch()
+        self._watchdog.look()
         crash_dump.follow()
         if parent.is_gone():
             log.error("the parent process was killed: what runs is given back")
@@ -57,7 +61,7 @@ class Pulse:
         self._reload.renew()
         if self._departure.asked.is_set():
             self._supervisor.extend(EXTENSION)
-        if self._supervisor.watchdog_interval is not None:
+        if self._supervisor.watchdog_interval is not None and not self._watchdog.stuck:
             self._supervisor.alive()
         self._supervisor.status(self._status.line())
         if self._monitor is not None and monotonic() >= self._monitor_at:

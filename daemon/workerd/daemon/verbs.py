@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from workerd.daemon.link import Link
     from workerd.daemon.reload import Reload
     from workerd.daemon.status import Status
+    from workerd.daemon.watchdog import Watchdog
     from workerd.daemon.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,11 @@ class Verbs:
     """Each takes the request and returns the answer; WorkerdError is a refusal."""
 
     def __init__(
-        self, status: Status, link: Link, workers: Workers, departure: Departure, reload: Reload
+        self, status: Status, link: Link, watchdog: Watchdog, workers: Workers, departure: Departure, reload: Reload
     ) -> None:  # fmt: skip
         self._status = status
         self._link = link
+        self._watchdog = watchdog
         self._workers = workers
         self._departure = departure
         self._reload = reload
@@ -50,7 +52,15 @@ class Verbs:
         return {**self._status.report(), **self._reload.state()}
 
     async def _health(self, _request: dict[str, Any]) -> dict[str, Any]:
-        return {"live": True, "ready": self._status.state in ("running", "reloading") and self._link.ready.is_set()}
+        state, stuck, connected = self._status.state, self._watchdog.stuck, self._link.ready.is_set()
+        reason = None
+        if stuck:
+            reason = f"{', '.join(stuck)}: no turn any more"
+        elif state not in ("running", "reloading"):
+            reason = f"it is {state}"
+        elif not connected:
+            reason = f"the database is {self._status.connection}"
+        return {"live": not stuck, "ready": reason is None, "reason": reason}
 
     async def _hand_over(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"before": os.getpid(), "pid": await self._reload.hand_over(environment_of_now(request))}

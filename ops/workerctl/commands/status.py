@@ -82,7 +82,8 @@ def health(ready: Annotated[bool, typer.Option("--ready", help="Also needs the d
     settings = context.settings()
     answer = control.ask(settings.socket_path, "health")
     good = answer["ready"] if ready else answer["live"]
-    render.say(f"{settings.name} is {'ready' if ready else 'alive'}" if good else f"{settings.name} is not ready")
+    word = "ready" if ready else "alive"
+    render.say(f"{settings.name} is {word}" if good else f"{settings.name} is not {word}: {answer['reason']}")
     return 0 if good else 1
 
 
