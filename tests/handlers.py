@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import os
 import threading
@@ -259,4 +260,16 @@ async def blocking_at_first(seconds: float, *, job: Job) -> int:
     """Its first attempt blocks the loop."""
     if job.attempt == 1:
         time.sleep(seconds)  # noqa: ASYNC251 - a handler that blocks the loop, as they do
+    return job.attempt
+
+
+@task
+async def ending_the_lease_thread(*, job: Job) -> int:
+    """Its first attempt ends that thread, as an error would that nobody foresaw, and goes on."""
+    if job.attempt == 1:
+        (lease,) = (thread for thread in threading.enumerate() if thread.name == "lease")
+        assert ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(lease.ident or 0), ctypes.py_object(SystemExit)
+        )
+        await asyncio.sleep(60)
     return job.attempt

@@ -133,3 +133,16 @@ async def test_sigusr1_tells_where_a_blocked_loop_stands_and_the_tasks_when_it_t
     await _says(daemon.settings.error_log_path, "task claimer:")
     assert (await until_state(db, job, "succeeded"))["attempt"] == 1
     assert await books.close(daemon) == []
+
+
+async def test_a_daemon_does_not_go_on_without_its_lease_thread(
+    daemon: DaemonProcess, queue: Queue, db: DB, books: Books
+) -> None:
+    daemon.start()
+    job = await queue.enqueue("ending_the_lease_thread", {})
+    assert await asyncio.to_thread(daemon.wait) == 1
+    await _says(daemon.settings.error_log_path, "the lease thread ends by an error of its own", "SystemExit")
+    await asyncio.to_thread(daemon.start)  # as its supervisor does
+    assert (await until_state(db, job, "succeeded"))["attempt"] == 2
+    await only_living(db, [daemon])
+    assert await books.close(daemon) == []

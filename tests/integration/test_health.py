@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -155,3 +156,43 @@ async def test_a_handler_that_takes_long_and_a_database_that_does_not_answer_are
         await until(napped, "the handler has returned")
     await until_state(db, job, "succeeded")
     assert reasons == {None}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_lease_thread_that_does_not_turn_is_found_and_status_names_it(node: InProcess) -> None:
+    released = threading.Event()
+    loop = node.daemon._lease._loop
+    assert loop is not None
+    loop.call_soon_threadsafe(released.wait)
+    try:
+        assert await until(lambda: _reason(node), "it is found") == "lease thread: no turn any more"
+        assert (await node.ask("status"))["data"]["stuck"] == ["lease thread"]
+        assert node.daemon._status.line().endswith(", no turn any more: lease thread")
+    finally:
+        released.set()
+    await until(lambda: _alive(node), "it is well again")
+    assert (await node.ask("status"))["data"]["stuck"] == []
+
+
+async def test_a_heartbeat_that_fails_in_a_way_nobody_foresaw_is_logged_and_tried_again(
+    node: InProcess, queue: Queue, db: DB, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def beat(*_: object) -> bool:
+        raise RuntimeError("a surprise")
+
+    def tracebacks() -> list[str]:
+        return [str(record.exc_info) for record in caplog.records if "heartbeat: a surprise" in record.getMessage()]
+
+    async def tried_twice() -> bool:
+        return len(tracebacks()) > 1
+
+    job = await queue.enqueue("nap", {"seconds": 1.0})
+    with monkeypatch.context() as patch:
+        patch.setattr("workerd.queue.node.beat", beat)
+        node.daemon._beat_now()
+        await until(tried_twice, "it is tried again")
+    assert all("RuntimeError" in traceback for traceback in tracebacks())
+    failed_until = await db.fetchval("SELECT clock_timestamp()")
+    await until(lambda: db.fetchval("SELECT beat > $1 FROM workerd.node", failed_until), "it beats again")
+    assert (await until_state(db, job, "succeeded"))["attempt"] == 1
+    assert await db.fetchval("SELECT count(*) FROM workerd.node WHERE dead_at IS NULL") == 1

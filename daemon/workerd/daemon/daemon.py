@@ -98,8 +98,10 @@ class Daemon:
             max([settings.job_timeout, *(task.timeout or 0.0 for task in tasks.values())]), self._adopt,
             listener,
         )  # fmt: skip
-        self._watchdog = Watchdog(self._link, self._backlog, self._workers, self._finisher)
-        verbs = Verbs(self._status, self._link, self._watchdog, self._workers, self._departure, self._reload)
+        self._watchdog = Watchdog(
+            self._link, self._backlog, self._workers, self._finisher, self._loop_watch, self._status
+        )
+        verbs = Verbs(self._status, self._link, self._workers, self._departure, self._reload)
         self._metrics = MetricsServer(listener, Answers(self._collect, verbs.health, self._status))
         self._control = ControlServer(settings.socket_path, verbs.of_socket)
         self._claimer = Claimer(

@@ -37,6 +37,7 @@ class LoopWatch:
         self._thread = threading.get_ident()
         self._limit = limit
         self._asked_at: float | None = None  # monotonic; None: it has answered
+        self.looked_at = monotonic()  # for whoever watches this one
         self.lag = 0.0  # seconds that the loop took to answer last, or has taken until now
 
     async def run(self, on_suspended: Callable[[], None]) -> None:
@@ -52,6 +53,7 @@ class LoopWatch:
                 except RuntimeError:  # closed just now
                     return
             await asyncio.sleep(TICK)
+            self.looked_at = monotonic()
             elapsed = clock.elapsed()
             if elapsed > TICK + SUSPENDED:
                 log.warning("this process did not run for %.1f s: suspended, or kept from the CPU", elapsed - TICK)

@@ -61,7 +61,7 @@ class Pulse:
         self._reload.renew()
         if self._departure.asked.is_set():
             self._supervisor.extend(EXTENSION)
-        if self._supervisor.watchdog_interval is not None and not self._watchdog.stuck:
+        if self._supervisor.watchdog_interval is not None and not self._status.stuck:
             self._supervisor.alive()
         self._supervisor.status(self._status.line())
         if self._monitor is not None and monotonic() >= self._monitor_at:

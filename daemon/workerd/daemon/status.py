@@ -44,6 +44,7 @@ class Status:
         self.state: State = "starting"
         self.connection = "connecting"
         self._reason: str | None = None
+        self.stuck: list[str] = []  # the parts that do not turn any more
         self.metrics: str | None = None  # their address
 
     def connection_is(self, state: str, host: str | None = None, reason: str | None = None) -> None:
@@ -68,6 +69,7 @@ class Status:
             "name": self._settings.name,
             "runtime": "local",
             "state": self.state,
+            "stuck": self.stuck,
             "pid": os.getpid(),
             "node": self._settings.node,
             "node_id": str(self._holdings.node),  # as text: JavaScript's numbers have 53 bits
@@ -112,4 +114,6 @@ class Status:
             parts.append(f"database {self.connection} since {monotonic() - self._connection_changed:.0f} s")
         if self.state in ("draining", "reloading"):
             parts.append(self.state)
+        if self.stuck:
+            parts.append(f"no turn any more: {', '.join(self.stuck)}")
         return ", ".join(parts)

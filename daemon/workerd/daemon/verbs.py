@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from workerd.daemon.link import Link
     from workerd.daemon.reload import Reload
     from workerd.daemon.status import Status
-    from workerd.daemon.watchdog import Watchdog
     from workerd.daemon.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -25,12 +24,9 @@ log = logging.getLogger(__name__)
 class Verbs:
     """Each takes the request and returns the answer; WorkerdError is a refusal."""
 
-    def __init__(
-        self, status: Status, link: Link, watchdog: Watchdog, workers: Workers, departure: Departure, reload: Reload
-    ) -> None:  # fmt: skip
+    def __init__(self, status: Status, link: Link, workers: Workers, departure: Departure, reload: Reload) -> None:
         self._status = status
         self._link = link
-        self._watchdog = watchdog
         self._workers = workers
         self._departure = departure
         self._reload = reload
@@ -52,7 +48,7 @@ class Verbs:
         return {**self._status.report(), **self._reload.state()}
 
     async def _health(self, _request: dict[str, Any]) -> dict[str, Any]:
-        state, stuck, connected = self._status.state, self._watchdog.stuck, self._link.ready.is_set()
+        state, stuck, connected = self._status.state, self._status.stuck, self._link.ready.is_set()
         reason = None
         if stuck:
             reason = f"{', '.join(stuck)}: no turn any more"

@@ -63,6 +63,7 @@ def _show(told: dict[str, Any]) -> None:
         ("jobs", f"{told['jobs_done']:,} done, {told['jobs_failed']:,} failed"),
         ("memory, CPU", f"{format_size(told['rss_bytes'])}, {told['cpu_percent']:.1f} %"),
         ("loop lag", f"{told['loop_lag_ms']:.1f} ms"),
+        *([("no turn any more", ", ".join(told["stuck"]))] if told.get("stuck") else []),
         *([("metrics", told["metrics"])] if told.get("metrics") else []),
         ("database", f"{database['state']} ({database['host']}) since {render.brief(database['since'])}"),
     ])  # fmt: skip
