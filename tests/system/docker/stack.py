@@ -11,16 +11,25 @@ if TYPE_CHECKING:
 
     from tests.system.docker.engine import Engine
 
+OVERLAY = "tests/system/docker/overlay.yaml"
+
 
 class Stack:
     """One compose project, with tasks of the tests."""
 
-    def __init__(self, engine: Engine, project: str, variables: dict[str, str], profiles: str = "local-db") -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        project: str,
+        variables: dict[str, str],
+        profiles: str = "local-db",
+        overlay: str = OVERLAY,
+    ) -> None:
         self._engine = engine
         self.project = project
         self._variables = {
             "COMPOSE_PROJECT_NAME": project, "COMPOSE_PROFILES": profiles, "COMPOSE_ENV_FILES": "/dev/null",
-            "COMPOSE_FILE": "compose.yaml:tests/system/docker/overlay.yaml", **variables,
+            "COMPOSE_FILE": f"compose.yaml:{overlay}", **variables,
         }  # fmt: skip
 
     def compose(self, *words: str, **variables: str) -> str:

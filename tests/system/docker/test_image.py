@@ -10,6 +10,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.system.docker.engine import Engine
 
+pytestmark = pytest.mark.system
+
 LARGEST = 200e6  # bytes over its base
 
 

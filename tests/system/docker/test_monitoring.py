@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.system.docker.engine import Engine
 
+pytestmark = pytest.mark.system
+
 PORTS = ("PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT")
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     DB = asyncpg.Connection[asyncpg.Record]
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture
 def ctl(engine: Engine, stack: Stack, tmp_path: Path) -> Ctl:

@@ -7,6 +7,8 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests import ledger
 from tests.support import state_of, until, until_state
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from workerd import Queue
 
     DB = asyncpg.Connection[asyncpg.Record]
+
+pytestmark = pytest.mark.system
 
 JOBS = 3000
 GRACE = 50.0  # seconds, the stop_grace_period
