@@ -100,9 +100,9 @@ async def test_sessions_ended_twenty_times_a_second_cost_no_job_an_attempt(
 
 
 async def test_a_server_that_crashes_and_returns_costs_no_job_an_attempt(settings: Settings) -> None:
-    with Cluster() as cluster:
+    with Cluster("-c", "synchronous_commit=on") as cluster:
         async with opened(cluster.url[""]) as (first, queue, _):
-            with DaemonProcess(on(settings, cluster.url[""])) as daemon:
+            with DaemonProcess(on(settings, cluster.url[""]), WATCHDOG_USEC="1000000") as daemon:
                 daemon.start()
                 await queue.enqueue_many("nap", [{"seconds": 0.05}] * JOBS)
                 await resumed(first)
@@ -110,6 +110,8 @@ async def test_a_server_that_crashes_and_returns_costs_no_job_an_attempt(setting
                 down = await in_state(daemon, "reconnecting")
                 assert "cannot be reached" in down["reason"]
                 assert (await ask(daemon, "health"))["live"]
+                for words in ("database reconnecting since ", "WATCHDOG=1"):
+                    await asyncio.to_thread(daemon.hear, words)
                 await asyncio.sleep(3)  # the length of the outage
                 cluster.verb("start")
                 db = await asyncpg.connect(cluster.url[""])

@@ -145,13 +145,16 @@ async def test_logs_are_json_lines_and_errors_have_their_own_file(daemon: Daemon
     assert any("stacks of all threads" in line["message"] for line in errors)
 
 
-async def test_it_tells_systemd_what_it_does(settings: Settings) -> None:
+async def test_it_tells_systemd_what_it_does(settings: Settings, queue: Queue, db: DB) -> None:
     with DaemonProcess(settings, WATCHDOG_USEC="200000") as daemon:
         daemon.start()
-        daemon.hear("STATUS=4 workers")
-        daemon.hear("WATCHDOG=1")
+        await until_state(db, await queue.enqueue("nap", {"seconds": 60}), "running")
+        for words in ("STATUS=4 workers, 1 busy, 0 done", "WATCHDOG=1"):
+            daemon.hear(words)
         daemon.signal(signal.SIGTERM)
-        daemon.hear("STOPPING=1")
+        for words in ("STOPPING=1", "EXTEND_TIMEOUT_USEC=", "WATCHDOG=1", ", draining", "EXTEND_TIMEOUT_USEC="):
+            daemon.hear(words)
+        daemon.signal(signal.SIGTERM)
         assert await asyncio.to_thread(daemon.wait) == 0
 
 
