@@ -1,12 +1,13 @@
 """Where a cluster lives and as whom its server runs.
 
-PostgreSQL refuses to run as root. Started by root it runs as `postgres` if there is such a user, else as `nobody`;
-directories that this user cannot reach (a state directory or an environment below /root) are then replaced by ones below
-/var/lib/workerd-embedded.
+PostgreSQL refuses to run as root. Started by root it runs as the user whose state directory it is; where that is root's own, as
+`postgres` if there is such a user, else as `nobody`. Directories that this user cannot reach (a state directory or an environment
+below /root) are then replaced by ones below /var/lib/workerd-embedded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pwd
@@ -47,7 +48,7 @@ def locate(state_dir: Path) -> Place:
     """The place of the cluster of a state directory; makes nothing. Raises EmbeddedError when no socket path is short enough."""
     if state_dir.exists() and not state_dir.is_dir():
         raise EmbeddedError(f"the state directory {state_dir} is no directory: set STATE_DIR to one")
-    user = _server_user()
+    user = _server_user(state_dir)
     mark = hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:12]
     home = state_dir.resolve() / "postgres"
     if user is not None and not _reachable(home.parent, user):
@@ -108,14 +109,15 @@ def usable(programs: Path, place: Place) -> Path:
     return copy / install.name / "bin"
 
 
-def _server_user() -> pwd.struct_passwd | None:
+def _server_user(state_dir: Path) -> pwd.struct_passwd | None:
     if os.getuid() != 0:
         return None
+    if state_dir.exists() and (owner := state_dir.stat().st_uid) != 0:  # a service's: root asks the same server
+        with contextlib.suppress(KeyError):
+            return pwd.getpwuid(owner)
     for name in ("postgres", "nobody"):
-        try:
+        with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
-        except KeyError:
-            continue
     raise EmbeddedError(
         "PostgreSQL does not run as root, and this host has neither a user postgres nor nobody: "
         "run workerd as an ordinary user, or set DATABASE_URL"

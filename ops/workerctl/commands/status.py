@@ -73,18 +73,19 @@ def _show(told: dict[str, Any]) -> None:
     render.table("workers", ("worker", "state", "job", "task", "seconds"), rows[:50])
 
 
-def health(ready: Annotated[bool, typer.Option("--ready", help="Also needs the database.")] = False) -> int:
+def health(
+    ready: Annotated[bool, typer.Option("--ready", help="Also needs the database.")] = False,
+    runtime: context.RuntimeOption = None,
+) -> int:
     """Exit 0 while the daemon's loops turn; with --ready also only while it can claim jobs.
 
     Example: workerctl health --ready
     """
-    from workerctl import control
-
-    settings = context.settings()
-    answer = control.ask(settings.socket_path, "health")
+    chosen = context.runtime(runtime)
+    answer = chosen.health()
     good = answer["ready"] if ready else answer["live"]
-    word = "ready" if ready else "alive"
-    render.say(f"{settings.name} is {word}" if good else f"{settings.name} is not {word}: {answer['reason']}")
+    name, word = chosen.settings.name, "ready" if ready else "alive"
+    render.say(f"{name} is {word}" if good else f"{name} is not {word}: {answer['reason']}")
     return 0 if good else 1
 
 

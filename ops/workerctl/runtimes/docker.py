@@ -51,16 +51,13 @@ class Docker(Runtime):
         self._each(_await_ready)
 
     def stop(self, timeout: float | None, *, now: bool) -> None:
-        if not self._containers.running():
-            raise NotRunning(f"no container with the label {LABEL}={self.settings.name} runs")
+        self._must_run()
         if now or timeout is not None:
             self._each(lambda container: _drain(container, 0.0 if timeout is None else timeout, now=now))
         self._each(self._stop)
 
     def reload(self) -> str:
-        running = self._containers.running()
-        if not running:
-            raise NotRunning(f"no container with the label {LABEL}={self.settings.name} runs")
+        running = self._must_run()
         for container in running:  # one after the other: where one fails, the others go on as they are
             code, _, complaint = ask(container, "reload", *HERE)
             if code:
@@ -75,6 +72,10 @@ class Docker(Runtime):
 
     def status(self) -> list[dict[str, Any]]:
         return self._each(self._status)
+
+    def health(self) -> dict[str, bool]:
+        self._must_run()
+        return {"live": all(self._each(_is_alive)), "ready": all(self._each(_is_ready))}
 
     def log(self, most: int, wanted: Callable[[str], bool], *, errors: bool) -> Log:
         now = time.time()
@@ -91,6 +92,12 @@ class Docker(Runtime):
     @cached_property
     def _containers(self) -> Containers:
         return Containers(self.settings.name)
+
+    def _must_run(self) -> list[Container]:
+        running = self._containers.running()
+        if not running:
+            raise NotRunning(f"no container with the label {LABEL}={self.settings.name} runs")
+        return running
 
     def _known(self) -> list[Container]:
         found = self._containers.all()
@@ -160,11 +167,15 @@ def _await_ready(container: Container) -> None:
         time.sleep(LOOK)
 
 
-def _is_ready(container: Container) -> bool:
+def _is_alive(container: Container, *more: str) -> bool:
     try:
-        return ask(container, "health", "--ready")[0] == 0
+        return ask(container, "health", *more, *HERE)[0] == 0
     except WorkerdError:  # it has just ended
         return False
+
+
+def _is_ready(container: Container) -> bool:
+    return _is_alive(container, "--ready")
 
 
 def _last_words(container: Container) -> str:

@@ -87,6 +87,9 @@ class Local(Runtime):
         except NotRunning:
             return [{"name": self.settings.name, "runtime": self.name, "state": "starting", "pid": pid}]
 
+    def health(self) -> dict[str, bool]:
+        return control.ask(self.settings.socket_path, "health")
+
     def log(self, most: int, wanted: Callable[[str], bool], *, errors: bool) -> Log:
         path = self.settings.error_log_path if errors else self.settings.log_path
         there = path.exists()

@@ -63,5 +63,9 @@ class Runtime(ABC):
         """What each running daemon tells about itself, as in `status --json`; empty when it is stopped."""
 
     @abstractmethod
+    def health(self) -> dict[str, bool]:
+        """What a probe asks, of all that run: whether their loops turn (`live`), whether they can claim jobs (`ready`)."""
+
+    @abstractmethod
     def log(self, most: int, wanted: Callable[[str], bool], *, errors: bool) -> Log:
         """The last `most` records that are wanted and those to come. `errors`: warnings and errors only."""

@@ -78,6 +78,9 @@ class Systemd(Runtime):
         except NotRunning:
             return [{"name": self.settings.name, **mine, "state": "starting", "pid": self._pid}]
 
+    def health(self) -> dict[str, bool]:
+        return self._ask("health")
+
     def log(self, most: int, wanted: Callable[[str], bool], *, errors: bool) -> Log:
         journal = Journal(self.unit, errors=errors)
         end = journal.end()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.system
 
+FOLDERS = {
+    "/etc/invoice-worker": "root:invoice-worker 750",
+    "/etc/invoice-worker/worker.env": "root:invoice-worker 640",
+    "/etc/credstore": "root:root 700",
+    "/var/lib/invoice-worker": "invoice-worker:invoice-worker 750",
+    "/var/log/invoice-worker": "invoice-worker:invoice-worker 750",
+    "/run/invoice-worker/worker": "invoice-worker:invoice-worker 750",
+    "/run/invoice-worker/worker/worker.sock": "invoice-worker:invoice-worker 660",
+}
 UNITS = ("invoice-worker.service", "invoice-worker@2.service", "invoice-worker-backup.service")
 
 
@@ -98,33 +107,57 @@ async def test_instances_work_side_by_side_and_the_target_stops_them(
         assert "stopped: PID" in journal
 
 
+def test_the_user_and_the_folders_are_made_and_closed(unit: Unit, machine: Machine) -> None:
+    unit.start()
+    seen = machine.run("stat", "--format", "%n %U:%G %a", *FOLDERS).splitlines()
+    assert seen == [f"{path} {rights}" for path, rights in FOLDERS.items()]
+
+
+def test_an_environment_elsewhere_is_run_by_the_name_it_was_called_by(unit: Unit, machine: Machine) -> None:
+    machine.run("python3", "-m", "venv", "--without-pip", "/opt/other")
+    packages = "lib/python3*/site-packages"
+    machine.run("sh", "-c", f"echo /opt/worker/{packages} > /opt/other/{packages}/worker.pth")
+    machine.write("/opt/more/elsewhere.py", "from tests.system.systemd.tasks import echo\n")
+    given = ("--replace", "--app-dir", "/opt/app", "--tasks", "elsewhere")
+    machine.run("env", "PYTHONPATH=/opt/more", "/opt/other/bin/python", "-m", "workerctl", "install", "systemd", *given)
+    machine.run("systemctl", "daemon-reload")
+    unit.start()
+    words = (machine.run("cat", f"/proc/{unit.pid}/cmdline")).split("\0")
+    assert words[:3] == ["/opt/other/bin/python", "-m", "workerd"]
+    assert machine.run("readlink", f"/proc/{unit.pid}/exe").startswith("/usr/bin/python3")
+
+
+def test_print_shows_the_files_and_writes_none(machine: Machine) -> None:
+    done = machine.ctl("install", "systemd", "--print", "--database-url", "postgresql://app:hunter22@db/shop")
+    assert done.returncode == 0
+    for path in ("/etc/systemd/system/invoice-worker.service", "/etc/invoice-worker/worker.env", "/etc/sysusers.d"):
+        assert f"# {path}" in done.stdout
+    assert "ExecStart=/opt/worker/bin/python -m workerd\n" in done.stdout
+    assert "hunter22" not in done.stdout
+    assert machine.run("find", "/etc", "-name", "*invoice-worker*") == ""
+
+
+def test_logrotate_takes_the_files_away_and_the_daemon_opens_new_ones(unit: Unit, machine: Machine) -> None:
+    if shutil.which("logrotate") is None:
+        pytest.skip("there is no logrotate here: apt install logrotate")
+    unit.install("--log-max-size", "0")
+    unit.start()
+    machine.run("systemctl", "start", "invoice-worker@2")
+    assert machine.ctl("install", "logrotate").returncode == 0
+    folder = machine.root / "var/log/invoice-worker"
+    machine.run("logrotate", "--force", "/etc/logrotate.d/invoice-worker")
+    for name in ("worker", "2"):
+        assert '"message":"ready"' in (folder / f"{name}.log.1").read_text()
+        assert machine.ctl("reload", "--name", name).returncode == 0  # says something
+        assert "handed over to PID" in (folder / f"{name}.log").read_text()
+    assert machine.ctl("uninstall", "logrotate").returncode == 0
+
+
 def test_secrets_come_as_credentials(unit: Unit, machine: Machine, dsn: str) -> None:
     unit.install(address=False)
     machine.write("/etc/credstore/invoice-worker.database_url", dsn)
     unit.start()
     assert unit.status()["database"]["host"] == dsn.partition("@")[2]
-
-
-async def test_workerctl_speaks_to_the_unit(unit: Unit, machine: Machine) -> None:
-    assert machine.ctl("status").returncode == 3
-    assert "ready after" in machine.ctl("start", "3").stdout
-    assert machine.ctl("scale", "6").stdout == "worker (systemd): 6 workers (were 3)\n"
-    assert "nothing changed" in machine.ctl("start").stdout
-    operator = ("setpriv", "--reuid", "nobody", "--regid", "invoice-worker", "--clear-groups")
-    asked = machine.run(*operator, "/opt/worker/bin/python", "-m", "workerctl", "status", "--json")
-    assert json.loads(asked)["workers"] == 6
-    stranger = ("setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups")
-    refused = machine.try_run(*stranger, "/opt/worker/bin/python", "-m", "workerctl", "status")
-    assert (refused.returncode, "member of its group" in refused.stderr) == (1, True)
-    assert machine.ctl("stop", "--now").stdout == "worker stopped (systemd)\n"
-    assert machine.show(UNIT, "ActiveState") == "inactive"
-
-
-async def test_a_start_that_fails_says_why(unit: Unit, machine: Machine) -> None:
-    unit.install("--tasks", "tests.system.systemd.nothing")
-    done = machine.ctl("start")
-    assert done.returncode == 1
-    assert "tests.system.systemd.nothing" in done.stderr
 
 
 def test_an_embedded_database_is_stopped_in_good_order(unit: Unit, machine: Machine) -> None:
