@@ -23,11 +23,12 @@ def entries(configuration: Configuration) -> dict[str, str]:
 
 
 def filled(text: str, entries: dict[str, str]) -> str:
-    """The text of a file with these entries: in place of a line for the same key, also one that is commented out, else at the end."""
+    """The text of a file with these entries: in place of the line for the same key, else of one that is commented out, else at the end."""
     lines = text.splitlines()
     for key, value in entries.items():
         line = f"{key}={_quoted(value)}"
-        at = next((n for n, each in enumerate(lines) if re.match(rf"#?{key}=", each)), None)
+        places = (n for start in (f"{key}=", f"#{key}=") for n, each in enumerate(lines) if each.startswith(start))
+        at = next(places, None)
         if at is None:
             lines.append(line)
         else:

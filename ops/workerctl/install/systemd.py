@@ -97,11 +97,21 @@ def _adapted(unit: str, settings: Settings) -> str:
 
 
 def _environment(configuration: Configuration) -> str:
+    """The file that lies there, which is the operator's, with the settings that are given now; else a new one."""
+    there = _read(SETTINGS / "worker.env")
     given = env_file.entries(configuration)
-    given["APP_DIR"] = str(configuration.settings.app_dir.absolute())
+    if there is None or configuration.sources["app_dir"] != "default":
+        given["APP_DIR"] = str(configuration.settings.app_dir.absolute())
     if path := os.environ.get("PYTHONPATH"):
         given["PYTHONPATH"] = os.pathsep.join(str(Path(each).absolute()) for each in path.split(os.pathsep) if each)
-    return env_file.filled(packed.text("systemd/worker.env"), given)
+    return env_file.filled(packed.text("systemd/worker.env") if there is None else there, given)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, PermissionError):  # who only prints need not be root
+        return None
 
 
 def _version() -> int:

@@ -67,6 +67,17 @@ def test_installing_again_shows_what_differs_and_writes_nothing(unit: Unit, mach
     assert place.read_text() == before
 
 
+def test_installing_again_keeps_the_settings_that_lie_there(unit: Unit, machine: Machine) -> None:
+    place = machine.root / "etc/invoice-worker/worker.env"
+    with place.open("a") as file:
+        file.write("QUEUES=mail\n")
+    before = place.read_text()
+    assert machine.ctl("install", "systemd").returncode == 0
+    assert place.read_text() == before
+    assert machine.ctl("install", "systemd", "--workers", "9", "--replace").returncode == 0
+    assert place.read_text() == before.replace("#WORKERS=2", "WORKERS=9")
+
+
 def test_uninstalling_leaves_nothing_but_data(unit: Unit, machine: Machine) -> None:
     unit.start()
     machine.run("systemctl", "start", "invoice-worker@2")
@@ -115,8 +126,8 @@ def test_the_user_and_the_folders_are_made_and_closed(unit: Unit, machine: Machi
 
 def test_an_environment_elsewhere_is_run_by_the_name_it_was_called_by(unit: Unit, machine: Machine) -> None:
     machine.run("python3", "-m", "venv", "--without-pip", "/opt/other")
-    packages = "lib/python3*/site-packages"
-    machine.run("sh", "-c", f"echo /opt/worker/{packages} > /opt/other/{packages}/worker.pth")
+    packages = machine.run("/opt/other/bin/python", "-c", "import site; print(site.getsitepackages()[0])").strip()
+    machine.write(f"{packages}/worker.pth", packages.replace("/opt/other", "/opt/worker"))
     machine.write("/opt/more/elsewhere.py", "from tests.system.systemd.tasks import echo\n")
     given = ("--replace", "--app-dir", "/opt/app", "--tasks", "elsewhere")
     machine.run("env", "PYTHONPATH=/opt/more", "/opt/other/bin/python", "-m", "workerctl", "install", "systemd", *given)
@@ -145,12 +156,21 @@ def test_logrotate_takes_the_files_away_and_the_daemon_opens_new_ones(unit: Unit
     machine.run("systemctl", "start", "invoice-worker@2")
     assert machine.ctl("install", "logrotate").returncode == 0
     folder = machine.root / "var/log/invoice-worker"
-    machine.run("logrotate", "--force", "/etc/logrotate.d/invoice-worker")
+    machine.run("logrotate", "--force", "--state", "/run/logrotate.state", "/etc/logrotate.d/invoice-worker")
     for name in ("worker", "2"):
         assert '"message":"ready"' in (folder / f"{name}.log.1").read_text()
         assert machine.ctl("reload", "--name", name).returncode == 0  # says something
         assert "handed over to PID" in (folder / f"{name}.log").read_text()
     assert machine.ctl("uninstall", "logrotate").returncode == 0
+
+
+def test_the_target_starts_the_instances_that_are_enabled(unit: Unit, machine: Machine) -> None:
+    instances = ("invoice-worker@1", "invoice-worker@2")
+    machine.run("systemctl", "enable", *instances)
+    machine.run("systemctl", "start", "invoice-worker.target")
+    for each in instances:
+        assert machine.show(each, "ActiveState") == "active"
+    machine.run("systemctl", "stop", "invoice-worker.target")
 
 
 def test_secrets_come_as_credentials(unit: Unit, machine: Machine, dsn: str) -> None:

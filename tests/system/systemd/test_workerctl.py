@@ -101,7 +101,9 @@ async def test_logs_on_a_terminal_are_lines_for_people(unit: Unit, machine: Mach
         job = await queue.enqueue("echo", {"value": "one"})
         await terminal.until_shows(f"[job {job} echo #1]")
         shown = terminal.lines()
-    assert re.match(rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d INFO    \[job {job} echo #1\] job {job} echo succeeded", shown[-1]), shown
+    assert re.match(
+        rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d INFO    \[job {job} echo #1\] job {job} echo succeeded", shown[-1]
+    ), shown
     assert not [line for line in shown if line.startswith("{")]
 
 

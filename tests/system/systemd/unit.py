@@ -25,6 +25,7 @@ class Unit:
         """With these settings and no others; `address`: with that of the test's database."""
         given = ("--app-dir", "/opt/app", "--tasks", "tests.system.systemd.tasks", "--heartbeat-interval", "0.5")
         database = ("--database-url", self._dsn) if address else ()
+        (self.machine.root / "etc/invoice-worker/worker.env").unlink(missing_ok=True)
         done = self.machine.ctl("install", "systemd", "--replace", *given, *database, *flags)
         assert done.returncode == 0, done.stderr
         self.machine.run("systemctl", "daemon-reload")
