@@ -73,9 +73,9 @@ class Docker(Runtime):
     def status(self) -> list[dict[str, Any]]:
         return self._each(self._status)
 
-    def health(self) -> dict[str, bool]:
-        self._must_run()
-        return {"live": all(self._each(_is_alive)), "ready": all(self._each(_is_ready))}
+    def health(self) -> dict[str, Any]:
+        sick = [str(container.name) for container in self._must_run() if not _is_ready(container)]
+        return {"live": all(self._each(_is_alive)), "ready": not sick, "reason": ", ".join(sick) or None}
 
     def log(self, most: int, wanted: Callable[[str], bool], *, errors: bool) -> Log:
         now = time.time()

@@ -87,7 +87,7 @@ class Local(Runtime):
         except NotRunning:
             return [{"name": self.settings.name, "runtime": self.name, "state": "starting", "pid": pid}]
 
-    def health(self) -> dict[str, bool]:
+    def health(self) -> dict[str, Any]:
         return control.ask(self.settings.socket_path, "health")
 
     def log(self, most: int, wanted: Callable[[str], bool], *, errors: bool) -> Log:

@@ -63,8 +63,8 @@ class Runtime(ABC):
         """What each running daemon tells about itself, as in `status --json`; empty when it is stopped."""
 
     @abstractmethod
-    def health(self) -> dict[str, bool]:
-        """What a probe asks, of all that run: whether their loops turn (`live`), whether they can claim jobs (`ready`)."""
+    def health(self) -> dict[str, Any]:
+        """What a probe asks, of all that run: `live` (their loops turn), `ready` (they can claim jobs), and the `reason` where not."""
 
     @abstractmethod
     def log(self, most: int, wanted: Callable[[str], bool], *, errors: bool) -> Log:

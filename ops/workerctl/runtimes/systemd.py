@@ -78,7 +78,7 @@ class Systemd(Runtime):
         except NotRunning:
             return [{"name": self.settings.name, **mine, "state": "starting", "pid": self._pid}]
 
-    def health(self) -> dict[str, bool]:
+    def health(self) -> dict[str, Any]:
         return self._ask("health")
 
     def log(self, most: int, wanted: Callable[[str], bool], *, errors: bool) -> Log:

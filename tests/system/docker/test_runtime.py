@@ -50,6 +50,7 @@ def test_it_is_found_by_the_label_of_its_containers(ctl: Ctl, stack: Stack) -> N
     assert (told["runtime"], told["state"]) == ("docker", "running")
     assert told["container"] == stack.workers()[0]["Name"].lstrip("/")
     assert ctl("status", "--name", "another").returncode == 3
+    assert said(ctl, "health", "--ready") == "worker is ready\n"
 
 
 async def test_scale_makes_and_removes_containers_and_no_job_is_lost(
