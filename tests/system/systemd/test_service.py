@@ -26,13 +26,13 @@ pytestmark = pytest.mark.system
 
 
 def test_it_is_active_only_when_it_is_ready(unit: Unit, machine: Machine) -> None:
-    machine.write("/opt/app/slow.py", "open('/opt/app/gate').close()\nfrom tests.system.systemd.tasks import echo\n")
+    machine.write("/opt/app/slow.py", "open('/opt/app/gate').read()\nfrom tests.system.systemd.tasks import echo\n")
     gate = machine.root / "opt/app/gate"
     os.mkfifo(gate)
     gate.chmod(0o644)
     unit.install("--tasks", "slow")
     with subprocess.Popen(machine.command("systemctl", "start", UNIT)) as starting:
-        with gate.open("w"):  # returns when the daemon, which imports its tasks, has come as far
+        with gate.open("w"):  # returns when the daemon imports its tasks, and lets it go on at the end
             assert machine.show(UNIT, "ActiveState") == "activating"
             assert starting.poll() is None
         assert starting.wait(30) == 0
