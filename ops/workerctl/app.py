@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from workerctl import context
 from workerctl.commands import (
     bench,
     daemon,
@@ -35,8 +36,13 @@ app.add_typer(database.app, name="db", help="The schema in the database.")
 
 
 @app.callback(invoke_without_command=True)
-def root(version: bool = typer.Option(False, "--version", help="Print the version and the schema's number.")) -> None:
+def root(
+    ctx: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and the schema's number."),
+    runtime: context.RuntimeOption = None,
+) -> None:
     """Operates the worker daemon and its queue."""
+    context.set_runtime(runtime)
     if version:
         from workerctl.render import say
         from workerd import __version__
@@ -44,3 +50,5 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 
         say(f"workerctl {__version__}, schema {latest()}")
         raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        ctx.fail("Missing command")

@@ -23,6 +23,7 @@ RuntimeOption = Annotated[
 
 _flags: dict[str, str] = {}
 _file: Path | None = None
+_runtime: str | None = None
 
 
 def take_settings(words: list[str]) -> list[str]:
@@ -79,11 +80,17 @@ def settings() -> Settings:
     return configuration().settings
 
 
+def set_runtime(wanted: str | None) -> None:
+    """`--runtime` before the command."""
+    global _runtime
+    _runtime = wanted
+
+
 def runtime(wanted: str | None) -> Runtime:
-    """What runs the daemon of the settings: as `--runtime` says, else where it is found. Raises ConfigError."""
+    """What runs the daemon of the settings: as `--runtime` after or before the command says, else where it is found. Raises ConfigError."""
     from workerctl.runtimes.choose import choose
 
-    return choose(settings(), flags(), wanted)
+    return choose(settings(), flags(), wanted or _runtime)
 
 
 @asynccontextmanager
