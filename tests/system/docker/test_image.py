@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.system.docker.stack import Stack
+
 if TYPE_CHECKING:
     from tests.system.docker.engine import Engine
 
@@ -27,6 +29,17 @@ def test_it_is_small_and_its_user_is_not_root(engine: Engine, variables: dict[st
     assert image["Config"]["User"] == "10001:10001"
 
 
+def test_the_same_sources_make_the_same_layers(
+    engine: Engine, variables: dict[str, str], image: dict[str, Any]
+) -> None:
+    again = variables | {"WORKER_IMAGE": "workerd-test-again"}
+    Stack(engine, "workerd-test", again).compose("build", "--quiet", "--no-cache", "worker")
+    second = json.loads(engine.run("image", "inspect", again["WORKER_IMAGE"]))[0]
+    engine.run("image", "rm", again["WORKER_IMAGE"])
+    assert second["Id"] != image["Id"]
+    assert second["RootFS"]["Layers"] == image["RootFS"]["Layers"]
+
+
 def test_it_holds_no_tools_to_build_with(engine: Engine, variables: dict[str, str]) -> None:
     look = "command -v gcc cc make; ls /opt/worker/bin /opt/worker/lib/python*/site-packages | grep -xE 'pip.*|setuptools|hatch.*'"
     assert engine.done("run", "--rm", "--network", "none", variables["WORKER_IMAGE"], "sh", "-c", look).stdout == ""
@@ -37,7 +50,7 @@ def test_without_a_database_it_says_so_at_once(engine: Engine, variables: dict[s
     said = [line for line in done.stderr.splitlines() if line.startswith("workerd: ")]
     assert done.returncode == 1
     assert len(said) == 1
-    assert "set DATABASE_URL" in said[0]
+    assert "DATABASE_URL is not set" in said[0]
 
 
 def test_its_own_command_line_operates_it(engine: Engine, variables: dict[str, str]) -> None:
