@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import until
 from tests.system.docker import engine as engines
-from tests.system.docker.stack import Stack
+from tests.system.docker.stack import OVERLAY, Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.system
 
+WITHOUT_GRAFANA = "tests/system/docker/without_grafana.yaml"
 PORTS = ("PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT")
 
 
@@ -37,15 +38,12 @@ def ports() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def monitored(engine: Engine, variables: dict[str, str], ports: dict[str, str]) -> Iterator[Stack]:
-    services = ["worker", "local-db", "prometheus", "alertmanager", "exporter"]
-    if engine.stand_ins:
-        images = engines.make_monitoring(engine, variables["BASE"])
-    else:
-        images = {}
-        services.append("grafana")
-    made = Stack(engine, f"workerd-test-{uuid4().hex[:8]}", {**variables, **images, **ports}, "local-db,monitoring")
+    images = engines.make_monitoring(engine, variables["BASE"]) if engine.stand_ins else {}
+    overlay = f"{OVERLAY}:{WITHOUT_GRAFANA}" if engine.stand_ins else OVERLAY
+    given = {**variables, **images, **ports}
+    made = Stack(engine, f"workerd-test-{uuid4().hex[:8]}", given, "monitoring", overlay)
     try:
-        made.up("--scale", "worker=2", *services)
+        made.up("--scale", "worker=2")
         yield made
     finally:
         made.down()
@@ -74,6 +72,14 @@ async def test_prometheus_scrapes_every_worker_and_the_database(ports: dict[str,
     await shows(port, "sum(up{job=%22worker%22})", 2)
     await shows(port, "sum(workerd_workers)", 8)
     await shows(port, "pg_up", 1)
+
+
+def test_the_database_comes_with_the_monitoring_unless_there_is_one(monitored: Stack) -> None:
+    assert "local-db" in monitored.compose("ps", "--services").split()
+    for given in ("DATABASE_URL", "SECRETS_DIR"):
+        services = monitored.compose("config", "--services", **{given: "/elsewhere"}).split()
+        assert "prometheus" in services
+        assert "local-db" not in services
 
 
 @pytest.mark.usefixtures("monitored")

@@ -13,6 +13,7 @@ import pytest
 
 from tests import ledger
 from tests.support import ROOT, Ctl, until
+from tests.system.docker.load import under_load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,7 @@ def ctl(engine: Engine, stack: Stack, tmp_path: Path) -> Ctl:
 
 
 def said(ctl: Ctl, *words: str) -> str:
-    done = ctl(*words, "--runtime", "docker")
+    done = ctl("--runtime", "docker", *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -49,6 +50,9 @@ def test_it_is_found_by_the_label_of_its_containers(ctl: Ctl, stack: Stack) -> N
     told = ctl.json("status")
     assert (told["runtime"], told["state"]) == ("docker", "running")
     assert told["container"] == stack.workers()[0]["Name"].lstrip("/")
+    shown = said(ctl, "status")
+    assert shown.startswith(f"worker (docker) in {told['container']}")
+    assert max(len(line) for line in shown.splitlines()) <= 80
     assert ctl("status", "--name", "another").returncode == 3
     assert said(ctl, "health", "--ready") == "worker is ready\n"
 
@@ -56,23 +60,22 @@ def test_it_is_found_by_the_label_of_its_containers(ctl: Ctl, stack: Stack) -> N
 async def test_scale_makes_and_removes_containers_and_no_job_is_lost(
     ctl: Ctl, stack: Stack, db: DB, queue: Queue, books: Books
 ) -> None:
-    jobs = await queue.enqueue_many("nap", [{"seconds": 0.05} for _ in range(1500)])
-    assert "3 containers (were 1)" in await asyncio.to_thread(said, ctl, "scale", "3")
-    told = json.loads(await asyncio.to_thread(said, ctl, "status", "--json"))
-    assert (told["workers"], len(told["daemons"])) == (12, 3)
-    assert len({each["node"] for each in told["daemons"]}) == 3
-    assert {container["Config"]["Labels"]["com.docker.compose.container-number"] for container in stack.workers()} == {
-        "1",
-        "2",
-        "3",
-    }
-    assert "1 container (were 3)" in await asyncio.to_thread(said, ctl, "scale", "1")
+    async def up_and_down() -> None:
+        assert "3 containers (were 1)" in await asyncio.to_thread(said, ctl, "scale", "3")
+        told = json.loads(await asyncio.to_thread(said, ctl, "status", "--json"))
+        assert (told["workers"], len(told["daemons"])) == (12, 3)
+        assert len({each["node"] for each in told["daemons"]}) == 3
+        labels = [container["Config"]["Labels"] for container in stack.workers()]
+        assert {each["com.docker.compose.container-number"] for each in labels} == {"1", "2", "3"}
+        assert "1 container (were 3)" in await asyncio.to_thread(said, ctl, "scale", "1")
+
+    jobs = await under_load(queue, up_and_down())
     await books.settled()
     ended = await db.fetchrow(
         "SELECT count(*), sum(crashes), count(DISTINCT node) FROM workerd.history WHERE state = 'succeeded'"
     )
     assert ended is not None
-    assert tuple(ended)[:2] == (len(jobs), 0)
+    assert tuple(ended)[:2] == (jobs, 0)
     assert ended[2] > 1
     assert await ledger.violations(db) == []
 

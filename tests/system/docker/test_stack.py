@@ -11,6 +11,7 @@ import pytest
 
 from tests import ledger
 from tests.support import state_of, until, until_state
+from tests.system.docker.load import under_load
 
 if TYPE_CHECKING:
     import asyncpg
@@ -62,20 +63,68 @@ async def test_three_workers_drain_three_thousand_jobs(stack: Stack, db: DB, que
 async def test_a_killed_container_loses_no_job(stack: Stack, db: DB, queue: Queue, books: Books) -> None:
     since = await newest(db)
     await scaled(stack, db, 3)
+    victim = stack.workers()[0]["Id"]
     await queue.enqueue_many("nap", [{"seconds": 0.1} for _ in range(600)])
     await until(lambda: db.fetchval("SELECT count(*) > 30 FROM workerd.history WHERE id > $1", since), "jobs end")
-    stack.docker("kill", "--signal", "KILL", stack.workers()[0]["Id"])
+    stack.docker("kill", "--signal", "KILL", victim)
     await balanced(books, db, since, 600)
     assert await db.fetchval("SELECT sum(crashes) FROM workerd.history WHERE id > $1", since) > 0
 
 
 async def test_scaling_up_and_down_under_load_loses_no_job(stack: Stack, db: DB, queue: Queue, books: Books) -> None:
     since = await newest(db)
-    await queue.enqueue_many("nap", [{"seconds": 0.05} for _ in range(JOBS)])
-    for count in (1, 3, 1, 2):
-        await scaled(stack, db, count)
-    assert await db.fetchval("SELECT count(*) FROM workerd.ready") > 0, "there was load until the end"
-    await balanced(books, db, since, JOBS)
+
+    async def up_and_down() -> None:
+        for count in (1, 3, 1, 2):
+            await scaled(stack, db, count)
+
+    await balanced(books, db, since, await under_load(queue, up_and_down()))
+    assert await db.fetchval("SELECT sum(crashes) FROM workerd.history WHERE id > $1", since) == 0
+
+
+async def test_a_daemon_that_is_killed_within_its_container_comes_back_and_its_jobs_are_rescued(
+    stack: Stack, db: DB, queue: Queue, books: Books
+) -> None:
+    since = await newest(db)
+    await scaled(stack, db, 1)
+    container = stack.workers()[0]["Id"]
+    restarts = stack.workers()[0]["RestartCount"]
+    jobs = [await queue.enqueue("nap", {"seconds": 1.0}) for _ in range(4)]
+    for job in jobs:
+        await until_state(db, job, "running")
+    pid = json.loads(stack.docker("exec", container, "workerctl", "status", "--json"))["pid"]
+    stack.docker("exec", container, "sh", "-c", f"kill -s KILL {pid}")
+    await balanced(books, db, since, len(jobs))
+    assert await db.fetchval("SELECT sum(crashes) FROM workerd.history WHERE id > $1", since) == len(jobs)
+    assert (stack.workers()[0]["Id"], stack.workers()[0]["RestartCount"]) == (container, restarts + 1)
+
+
+async def test_after_a_reload_under_load_the_container_is_healthy_and_drains_as_before(
+    stack: Stack, db: DB, queue: Queue, books: Books
+) -> None:
+    since = await newest(db)
+    await scaled(stack, db, 1)
+    container = stack.workers()[0]
+    checked: set[str] = set()
+
+    async def healthy_since() -> bool:
+        health = stack.workers()[0]["State"]["Health"]
+        assert {check["ExitCode"] for check in health["Log"]} == {0}, health
+        assert health["Status"] == "healthy"
+        return len({check["Start"] for check in health["Log"]} - checked) > 2
+
+    async def reload_and_stop() -> None:
+        await until(healthy_since, "it is healthy")
+        await asyncio.to_thread(stack.docker, "exec", container["Id"], "workerctl", "reload")
+        checked.update(check["Start"] for check in stack.workers()[0]["State"]["Health"]["Log"])
+        await until(healthy_since, "it is found healthy again and again after the reload")
+        await asyncio.to_thread(stack.docker, "stop", container["Id"])
+
+    jobs = await under_load(queue, reload_and_stop())
+    state = stack.workers()[0]["State"]
+    assert (state["ExitCode"], state["StartedAt"]) == (0, container["State"]["StartedAt"])
+    stack.up()
+    await balanced(books, db, since, jobs)
     assert await db.fetchval("SELECT sum(crashes) FROM workerd.history WHERE id > $1", since) == 0
 
 
@@ -87,6 +136,7 @@ async def test_a_stopped_container_finishes_what_it_can_and_gives_back_the_rest(
     short, long = await queue.enqueue("nap", {"seconds": 1.0}), await queue.enqueue("nap", {"seconds": 8.0})
     for job in (short, long):
         await until_state(db, job, "running")
+    assert stack.workers()[0]["Config"]["StopTimeout"] == GRACE
     began = time.monotonic()
     stack.compose("stop", "worker")
     assert time.monotonic() - began < GRACE / 2
@@ -112,6 +162,7 @@ def test_its_root_is_read_only_and_it_holds_no_capability(stack: Stack) -> None:
     container = stack.workers()[0]["HostConfig"]
     assert container["ReadonlyRootfs"]
     assert container["Memory"] == 512 * 1024**2
+    assert container["NanoCpus"] == 2 * 10**9
     assert container["PidsLimit"] == 512
     capabilities = stack.compose("exec", "-T", "worker", "sh", "-c", "grep CapEff /proc/1/status")
     assert int(capabilities.split()[1], 16) == 0
