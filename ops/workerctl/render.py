@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+WHOLE = 20  # characters up to which a cell is not folded: ids, states, times, most names
+PLAIN = 160  # characters of a line that is not for a terminal
+
 COLOURS = {
     "succeeded": "green",
     "running": "cyan",
@@ -44,21 +47,38 @@ def json(value: object) -> None:
     say(orjson.dumps(value, option=option).decode())
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, header: bool = True) -> None:
-    """A table, on a terminal with lines; a cell that is a state's name has its colour, None is empty."""
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, header: bool = True, cut: bool = False
+) -> None:
+    """A table; a cell that is a state's name has its colour, None is empty. `cut`: the last column has one line.
+
+    A terminal gets what fits: lines if there is room for them, short cells such as ids whole, no column that is empty in
+    all rows. A pipe or a file gets plain columns.
+    """
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
     console = Console()
+    terminal = console.is_terminal
+    cells = [[_cell(value) for value in row] for row in rows]
+    shown = [n for n in range(len(columns)) if not (terminal and cells) or any(row[n] for row in cells)]
     drawn = Table(title=title, title_justify="left", header_style="bold", show_header=header)
-    if not console.is_terminal:  # plain columns, for a pipe or a file
-        console = Console(width=160)
+    for n in shown:
+        widest = max((len(row[n]) for row in cells), default=0)
+        heading = columns[n].replace("_", "\n") if terminal and len(columns[n]) > widest else columns[n]
+        drawn.add_column(heading, overflow="fold", no_wrap=widest <= WHOLE)
+    for row in cells:
+        texts = [Text(row[n], style=COLOURS.get(row[n], "")) for n in shown]
+        if cut:
+            texts[-1].no_wrap, texts[-1].overflow = True, "ellipsis"
+        drawn.add_row(*texts)
+    if not terminal:
+        console = Console(width=PLAIN)
+    room = Measurement.get(console, console.options.update(max_width=PLAIN), drawn).maximum
+    if not terminal or room > console.width:
         drawn.box, drawn.pad_edge = None, False
-    for column in columns:
-        drawn.add_column(column, overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text(_cell(value), style=COLOURS.get(str(value), "")) for value in row))
     console.print(drawn)
 
 
@@ -68,10 +88,14 @@ def details(title: str, pairs: Iterable[tuple[str, object]]) -> None:
 
 
 def brief(moment: str | None) -> str:
-    """An ISO time in the reader's zone, to the second."""
+    """An ISO time in the reader's zone, to the second; on a terminal without the date of today."""
     from datetime import datetime
 
-    return "" if moment is None else datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if moment is None:
+        return ""
+    then = datetime.fromisoformat(moment).astimezone()
+    today = sys.stdout.isatty() and then.date() == datetime.now(then.tzinfo).date()
+    return then.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
 
 
 def first_line(text: str | None) -> str:

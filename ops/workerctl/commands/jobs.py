@@ -53,12 +53,15 @@ def list_jobs(
             j["attempt"],
             j["progress"] and f"{j['progress']:.0%}",
             render.brief(j["enqueued_at"]),
-            render.first_line(j["error"])[:80],
+            render.first_line(j["error"]),
         )
         for j in found
     ]
     render.table(
-        f"jobs ({len(found)})", ("id", "task", "queue", "state", "attempt", "progress", "enqueued", "error"), rows
+        f"jobs ({len(found)})",
+        ("id", "task", "queue", "state", "attempt", "progress", "enqueued", "error"),
+        rows,
+        cut=True,
     )
 
 
@@ -111,6 +114,7 @@ def errors(
         f"failed attempts ({sum(e['count'] for e in found):,})",
         ("fingerprint", "count", "example", "task", "first", "last", "error"),
         rows,
+        cut=True,
     )
 
 

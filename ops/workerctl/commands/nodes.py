@@ -35,19 +35,23 @@ def list_nodes(
     if as_json:
         render.json(found)
         return
-    columns = (
-        "id",
-        "name",
-        "state",
-        "workers",
-        "busy",
-        "transport",
-        "heartbeat_age_s",
-        "version",
-        "jobs_done",
-        "jobs_failed",
+    rows = [
+        (
+            n["id"],
+            n["name"],
+            n["state"],
+            f"{n['workers']}, {n['busy']} busy",
+            n["jobs_done"],
+            n["jobs_failed"],
+            n["heartbeat_age_s"],
+            n["transport"],
+            n["version"],
+        )
+        for n in found
+    ]
+    render.table(
+        "nodes", ("id", "name", "state", "workers", "done", "failed", "silent_s", "transport", "version"), rows
     )
-    render.table("nodes", columns, [[n[c] for c in columns] for n in found])
 
 
 @app.command()

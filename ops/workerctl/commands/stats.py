@@ -8,6 +8,9 @@ import typer
 
 from workerctl import context, render
 
+QUEUE = ("queue", "queued", "scheduled", "blocked", "running", "oldest_queued_s", "paused")
+TASK = ("task", "done", "failed", "retried", "success", "per_hour", "run_p50_ms", "p95_ms", "p99_ms", "wait_p95_ms")
+
 
 def stats(
     hours: Annotated[float, typer.Option(help="How far back.", min=0.1, max=24 * 35)] = 24.0,
@@ -21,21 +24,23 @@ def stats(
     if as_json:
         render.json({"hours": hours, "queues": queues, "tasks": tasks})
         return
-    columns = ("queue", "queued", "scheduled", "blocked", "running", "oldest_queued_s", "paused")
-    render.table("queues", columns, [[q[c] for c in columns] for q in queues])
-    shown = (
-        "task",
-        "succeeded",
-        "failed",
-        "retried",
-        "per_hour",
-        "run_p50_ms",
-        "run_p95_ms",
-        "run_p99_ms",
-        "wait_p95_ms",
-    )
-    rows = [[*(t[c] for c in shown), None if t["success_rate"] is None else f"{t['success_rate']:.1%}"] for t in tasks]
-    render.table(f"tasks, last {hours:g} h", (*shown, "success"), rows)
+    render.table("queues", QUEUE, [[q[c] for c in QUEUE] for q in queues])
+    rows = [
+        (
+            t["task"],
+            t["succeeded"],
+            t["failed"],
+            t["retried"],
+            None if t["success_rate"] is None else f"{t['success_rate']:.1%}",
+            t["per_hour"],
+            t["run_p50_ms"],
+            t["run_p95_ms"],
+            t["run_p99_ms"],
+            t["wait_p95_ms"],
+        )
+        for t in tasks
+    ]
+    render.table(f"tasks, last {hours:g} h", TASK, rows)
 
 
 async def _ask(hours: float) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
