@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-WHOLE = 20  # characters up to which a cell is not folded: ids, states, times, most names
+WHOLE = 20  # characters up to which a cell is not folded: ids, states, times
+NAMES = frozenset({"name", "node", "queue", "task"})  # of which people know the whole when they see the half
 PLAIN = 160  # characters of a line that is not for a terminal
 
 COLOURS = {
@@ -68,7 +69,7 @@ def table(
     for n in shown:
         widest = max((len(row[n]) for row in cells), default=0)
         heading = columns[n].replace("_", "\n") if terminal and len(columns[n]) > widest else columns[n]
-        drawn.add_column(heading, overflow="fold", no_wrap=widest <= WHOLE)
+        drawn.add_column(heading, overflow="fold", no_wrap=widest <= WHOLE and columns[n] not in NAMES)
     for row in cells:
         texts = [Text(row[n], style=COLOURS.get(row[n], "")) for n in shown]
         if cut:
@@ -88,14 +89,18 @@ def details(title: str, pairs: Iterable[tuple[str, object]]) -> None:
 
 
 def brief(moment: str | None) -> str:
-    """An ISO time in the reader's zone, to the second; on a terminal without the date of today."""
+    """An ISO time in the reader's zone, to the second."""
     from datetime import datetime
 
-    if moment is None:
-        return ""
-    then = datetime.fromisoformat(moment).astimezone()
-    today = sys.stdout.isatty() and then.date() == datetime.now(then.tzinfo).date()
-    return then.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
+    return "" if moment is None else datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def clock(moment: str | None) -> str:
+    """The same, on a terminal without the date of today."""
+    from datetime import datetime
+
+    day, _, time = brief(moment).partition(" ")
+    return time if sys.stdout.isatty() and day == f"{datetime.now().astimezone():%Y-%m-%d}" else brief(moment)
 
 
 def first_line(text: str | None) -> str:

@@ -75,7 +75,7 @@ async def test_the_control_socket_survives_rubbish(node: InProcess) -> None:
         answer = await reader.readline()
         assert answer == b"" or json.loads(answer)["ok"] is False
         writer.close()
-    assert (await node.ask("health"))["data"] == {"live": True, "ready": True}
+    assert (await node.ask("health"))["data"] == {"live": True, "ready": True, "reason": None}
     assert node.settings.socket_path.stat().st_mode & 0o777 == 0o600
 
 

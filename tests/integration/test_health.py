@@ -152,7 +152,7 @@ async def test_a_handler_that_takes_long_and_a_database_that_does_not_answer_are
         return not node.daemon._executor.running
 
     async with db.transaction():
-        await db.execute("LOCK TABLE workerd.ready, workerd.lease IN ACCESS EXCLUSIVE MODE")
+        await db.execute("LOCK TABLE workerd.lease IN ACCESS EXCLUSIVE MODE")
         await until(napped, "the handler has returned")
     await until_state(db, job, "succeeded")
     assert reasons == {None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import pty
@@ -15,6 +16,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.support import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,3 +103,22 @@ def test_the_log_on_a_terminal_is_for_people_and_goes_on(working: Ctl) -> None:
     terminal.close()
     assert '{"ts"' in working("logs", "--lines", "3").stdout
     assert "\x1b" not in working("logs", "--lines", "100").stdout
+
+
+@pytest.mark.parametrize("words", [("jobs", "list"), ("jobs", "errors"), ("nodes", "list"), ("stats",)])
+async def test_lists_fit_too_and_keep_ids_and_names_whole(working: Ctl, words: tuple[str, ...]) -> None:
+    async def counted() -> bool:
+        return len((await asyncio.to_thread(working.json, "stats"))["tasks"]) == 2
+
+    await until(counted, "both jobs are counted")
+    terminal = Terminal(working, *words)
+    shown = terminal.to_the_end()
+    terminal.close()
+    assert max(map(len, shown.splitlines())) <= 80
+    whole = {
+        "jobs": ("failing", "ValueError: order 7"),
+        "nodes": (working.json("nodes", "list")[0]["id"], "alive", "3, 0 busy"),
+        "stats": ("failing", "echo", "100.0%", "scheduled"),
+    }[words[0]]
+    for text in whole:
+        assert text in shown

@@ -30,10 +30,15 @@ def install(path: Path) -> None:
     faulthandler.enable(_fd)
 
 
-def answer_signal() -> None:
+def arm() -> None:
     """Write at SIGUSR1 too, before the handler that is there by now, which has to wait for the loop."""
     if _fd is not None:
         faulthandler.register(signal.SIGUSR1, _fd, all_threads=True, chain=True)
+
+
+def disarm() -> None:
+    """Leave SIGUSR1 to that handler again."""
+    faulthandler.unregister(signal.SIGUSR1)
 
 
 def dump() -> None:

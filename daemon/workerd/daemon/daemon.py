@@ -9,7 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from workerd import __version__, embedded
-from workerd.daemon import crash_dump, logs, parent
+from workerd.daemon import logs, parent
 from workerd.daemon.backlog import Backlog
 from workerd.daemon.claimer import Claimer
 from workerd.daemon.control import ControlServer
@@ -291,7 +291,6 @@ class Daemon:
             loop.add_signal_handler(number, self._departure.signal)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         loop.add_signal_handler(signal.SIGUSR1, logs.dump_stacks)
-        crash_dump.answer_signal()
 
     def _on_hangup(self) -> None:
         logs.reopen()

@@ -46,6 +46,8 @@ class LoopWatch:
         stalled, report_at = 0.0, WARN  # seconds, of those in which this process was awake
         while not self._loop.is_closed():
             if self._asked_at is None:
+                if stalled >= WARN:
+                    crash_dump.disarm()
                 stalled, report_at = 0.0, WARN
                 self._asked_at = monotonic()
                 try:
@@ -64,6 +66,7 @@ class LoopWatch:
                 if stalled >= self._limit:
                     self._give_up(stalled)
                 if stalled >= report_at:
+                    crash_dump.arm()
                     report_at *= RISING
                     self._report(stalled)
 

@@ -52,7 +52,7 @@ def list_jobs(
             j["state"],
             j["attempt"],
             j["progress"] and f"{j['progress']:.0%}",
-            render.brief(j["enqueued_at"]),
+            render.clock(j["enqueued_at"]),
             render.first_line(j["error"]),
         )
         for j in found
@@ -104,8 +104,8 @@ def errors(
             e["count"],
             str(e["example"]),
             e["task"],
-            render.brief(e["first_seen"]),
-            render.brief(e["last_seen"]),
+            render.clock(e["first_seen"]),
+            render.clock(e["last_seen"]),
             e["error"],
         )
         for e in found

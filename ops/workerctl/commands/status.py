@@ -65,7 +65,7 @@ def _show(told: dict[str, Any]) -> None:
         ("loop lag", f"{told['loop_lag_ms']:.1f} ms"),
         *([("no turn any more", ", ".join(told["stuck"]))] if told.get("stuck") else []),
         *([("metrics", told["metrics"])] if told.get("metrics") else []),
-        ("database", f"{database['state']} ({database['host']}) since {render.brief(database['since'])}"),
+        ("database", f"{database['state']} ({database['host']}) since {render.clock(database['since'])}"),
     ])  # fmt: skip
     rows = [
         (s["worker"], s["state"], s["job_id"] and str(s["job_id"]), s["task"], s["running_s"]) for s in told["slots"]
