@@ -31,7 +31,6 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     keep = {
         "PATH",
         "LANG",
-        "TESTBED",
         "INVOICES",
         "WORKERD_TEST_SERVER",
         "WORKERD_TEST_PROGRAMS",
@@ -41,7 +40,7 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     }
     before = dict(os.environ)
     for name in before:
-        if name not in keep and not name.startswith(("PYTEST", "PYTHON", "COV_", "SSL_", "PIP_")):
+        if name not in keep and not name.startswith(("PYTEST", "PYTHON", "COV_", "SSL_", "PIP_", "TESTBED")):
             del os.environ[name]
     os.environ["HOME"] = str(tmp_path_factory.mktemp("home"))
     yield

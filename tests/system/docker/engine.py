@@ -14,6 +14,9 @@ from tests.support import ROOT
 HERE = Path(__file__).parent
 TESTBED = Path(os.environ.get("TESTBED", ROOT.parent / "shared" / "testbed")) / "docker-engine.sh"
 CACHE = Path(os.environ.get("TESTBED_CACHE_DIR", "/tmp/testbed-cache")) / "monitoring-images.tar"
+CONFIG = Path.home() / ".docker"  # plugins, credentials; tests have another home
+GIVEN = {"DOCKER_CONFIG": str(CONFIG)} if CONFIG.is_dir() else {}
+GIVEN |= {name: value for name, value in os.environ.items() if name.startswith("DOCKER_")}
 MONITORING = ("prometheus", "alertmanager", "exporter")
 LIMIT = 300  # seconds; an image is built in 30
 
@@ -44,8 +47,8 @@ class Engine:
 
 def find() -> Engine | str:
     """An engine that answers, or why there is none."""
-    if _answers({}):
-        return Engine({}, stand_ins=_is_testbeds({}), ours=False)
+    if _answers(GIVEN):
+        return Engine(GIVEN, stand_ins=_is_testbeds(GIVEN), ours=False)
     if not TESTBED.is_file():
         return f"no Docker engine answers, and there is no testbed at {TESTBED} to start one"
     if os.geteuid() != 0:
@@ -74,6 +77,7 @@ def make_monitoring(engine: Engine, base: str) -> dict[str, str]:
                 "build", "--quiet", "--network", "host", "--build-arg", f"BASE={base}", "--target", name, "--tag", image,
                 "--file", str(HERE / "monitoring.Dockerfile"), str(HERE),
             )  # fmt: skip
+        CACHE.parent.mkdir(parents=True, exist_ok=True)
         engine.run("save", "--output", str(CACHE), *images.values())
     return {f"{name.upper()}_IMAGE": image for name, image in images.items()}
 
