@@ -87,7 +87,7 @@ async def test_a_stop_ends_those_too_who_still_drain_after_a_reload(
             await daemon.reload()
         daemon.signal(signal.SIGTERM)
         assert await asyncio.to_thread(daemon.wait, 10) == 0
-        assert [earlier.poll() for earlier in daemon.earlier] == [0, 0]
+        assert [await asyncio.to_thread(earlier.wait, 5) for earlier in daemon.earlier] == [0, 0]
         for job in jobs:
             row = await until_state(db, job, "queued")
             assert (row["attempt"], row["failures"]) == (1, 0)
