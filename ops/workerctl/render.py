@@ -53,8 +53,8 @@ def table(
 ) -> None:
     """A table; a cell that is a state's name has its colour, None is empty. `cut`: the last column has one line.
 
-    A terminal gets what fits: lines if there is room for them, short cells such as ids whole, no column that is empty in
-    all rows. A pipe or a file gets plain columns.
+    A terminal gets what fits: lines if there is room for them, or no header; short cells such as ids whole; no column that
+    is empty in all rows. A pipe or a file gets plain columns.
     """
     from rich.console import Console
     from rich.measure import Measurement
@@ -78,7 +78,7 @@ def table(
     if not terminal:
         console = Console(width=PLAIN)
     room = Measurement.get(console, console.options.update(max_width=PLAIN), drawn).maximum
-    if not terminal or room > console.width:
+    if not terminal or (header and room > console.width):
         drawn.box, drawn.pad_edge = None, False
     console.print(drawn)
 
