@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from workerctl.app import app
 from workerd import config
 from workerd.settings import Settings
 
+COMPOSE = sorted({*re.findall(r"(?<!\$)\$\{([A-Z_]+)", (ROOT / "docker/compose.yaml").read_text(encoding="utf-8"))})
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 
 
@@ -31,6 +33,19 @@ def test_every_setting_and_alias_is_documented(name: str) -> None:
 @pytest.mark.parametrize("command", _commands(get_command(app)))
 def test_every_command_is_documented(command: str) -> None:
     assert f"`workerctl {command}`" in DOCS["commands.md"]
+
+
+@pytest.mark.parametrize("name", COMPOSE)
+def test_every_variable_of_compose_is_documented(name: str) -> None:
+    assert f"`{name}`" in DOCS["docker.md"]
+
+
+def test_the_example_of_settings_has_only_what_there_is() -> None:
+    lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
+    names = {line.lstrip("#").partition("=")[0] for line in lines if re.match(r"#?[A-Z_]+=", line)}
+    known = {key for field in Settings.model_fields for key in config.names(field)} | {*COMPOSE, "COMPOSE_PROFILES"}
+    assert names
+    assert names <= known
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -13,7 +14,9 @@ from tests.support import ROOT
 
 HERE = Path(__file__).parent
 TESTBED = Path(os.environ.get("TESTBED", ROOT.parent / "shared" / "testbed")) / "docker-engine.sh"
-CACHE = Path(os.environ.get("TESTBED_CACHE_DIR", "/tmp/testbed-cache")) / "monitoring-images.tar"
+MONITORING_FILE = HERE / "monitoring.Dockerfile"
+MARK = hashlib.sha256(MONITORING_FILE.read_bytes()).hexdigest()[:12]  # other contents, other images
+CACHE = Path(os.environ.get("TESTBED_CACHE_DIR", "/tmp/testbed-cache")) / f"monitoring-{MARK}.tar"
 CONFIG = Path.home() / ".docker"  # plugins, credentials; tests have another home
 GIVEN = {"DOCKER_CONFIG": str(CONFIG)} if CONFIG.is_dir() else {}
 GIVEN |= {name: value for name, value in os.environ.items() if name.startswith("DOCKER_")}
@@ -67,7 +70,7 @@ def down() -> None:
 
 def make_monitoring(engine: Engine, base: str) -> dict[str, str]:
     """Stand-ins for the monitoring's images, as variables for compose; kept in the testbed's cache."""
-    images = {name: f"testbed/{name}" for name in MONITORING}
+    images = {name: f"testbed/{name}:{MARK}" for name in MONITORING}
     missing = [image for image in images.values() if not engine.has(image)]
     if missing and CACHE.exists():
         engine.run("load", "--quiet", "--input", str(CACHE))
@@ -75,7 +78,7 @@ def make_monitoring(engine: Engine, base: str) -> dict[str, str]:
         for name, image in images.items():
             engine.run(
                 "build", "--quiet", "--network", "host", "--build-arg", f"BASE={base}", "--target", name, "--tag", image,
-                "--file", str(HERE / "monitoring.Dockerfile"), str(HERE),
+                "--file", str(MONITORING_FILE), str(HERE),
             )  # fmt: skip
         CACHE.parent.mkdir(parents=True, exist_ok=True)
         engine.run("save", "--output", str(CACHE), *images.values())

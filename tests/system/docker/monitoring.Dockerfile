@@ -2,7 +2,7 @@
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS packages
 RUN apt-get update -qq \
- && apt-get install -y -qq --no-install-recommends prometheus prometheus-alertmanager prometheus-postgres-exporter > /dev/null \
+ && apt-get install -y -qq --no-install-recommends prometheus prometheus-alertmanager prometheus-postgres-exporter wget > /dev/null \
  && ln -s /usr/bin/prometheus-alertmanager /bin/alertmanager \
  && ln -s /usr/bin/prometheus-postgres-exporter /bin/postgres_exporter \
  && install -d -o nobody -g nogroup /prometheus /alertmanager

@@ -42,9 +42,9 @@ class Stack:
     def docker(self, *words: str) -> str:
         return self._engine.run(*words)
 
-    def up(self, *words: str) -> None:
+    def up(self, *words: str, **variables: str) -> None:
         """Returns when all of it is healthy."""
-        self.compose("up", "--detach", "--wait", "--wait-timeout", "90", "--no-build", *words)
+        self.compose("up", "--detach", "--wait", "--wait-timeout", "180", "--no-build", *words, **variables)
 
     def scale(self, count: int) -> None:
         """Returns when docker has started and stopped what it takes."""
