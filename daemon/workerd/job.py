@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workerd.errors import JobError
 from workerd.job_lines import LEVELS
+from workerd.units import Duration, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     import asyncpg
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     AnyConnection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
 
+MAX_NAME = 200  # characters of a step's or event's name
+
+
 class Host(Protocol):
     """What a job needs from whoever runs it: the daemon, or a test."""
 
@@ -26,12 +31,26 @@ class Host(Protocol):
     def log(self, job: Job, message: str, level: str) -> None: ...
     def connection(self) -> AbstractAsyncContextManager[AnyConnection]: ...
     async def finish_in(self, job: Job, connection: AnyConnection, result: object) -> None: ...
+    def step(self, job: Job, name: str, call: Callable[[], Any]) -> Any: ...
+    def wait_for(self, job: Job, event: str, timeout: float | None) -> Any: ...
 
 
 class Job:
     """One attempt of a job. A handler receives it by a parameter named `job`."""
 
-    __slots__ = ("_host", "attempt", "failures", "id", "key", "lines", "max_retries", "payload", "queue", "task")
+    __slots__ = (
+        "_host",
+        "attempt",
+        "failures",
+        "id",
+        "key",
+        "lines",
+        "max_retries",
+        "payload",
+        "queue",
+        "steps",
+        "task",
+    )
 
     def __init__(
         self,
@@ -54,6 +73,9 @@ class Job:
         self.key = key
         self.payload = payload
         self.lines: JobLines | None = None  # what it has logged, kept by its host
+        self.steps: dict[str, str] | None = (
+            None  # results, as JSON, of those that it has behind it; None: not looked yet
+        )
         self._host = host
 
     @property
@@ -90,3 +112,26 @@ class Job:
         Raises LeaseLost when the job was rescued meanwhile, JobError outside a transaction, PayloadError for a result that is not JSON.
         """
         await self._host.finish_in(self, connection, result)
+
+    def step(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What `fn(*args, **kwargs)` returned, as JSON; it is called only when no attempt of the job has kept a result of this name.
+
+        To be awaited in an `async def` handler, where a plain `fn` runs in a thread; in a `def` handler call it without awaiting.
+        Raises what `fn` raises, PayloadError for a result that is not JSON, LeaseLost when the job was rescued meanwhile.
+        """
+        _check("step", name)
+        return self._host.step(self, name, partial(fn, *args, **kwargs))
+
+    def wait_for(self, event: str, timeout: Duration | None = None) -> Any:
+        """The payload with which `Queue.signal` answered; until then the attempt ends as by `Snooze`, and the next one begins anew.
+
+        To be awaited in an `async def` handler; in a `def` handler call it without awaiting.
+        Raises TimeoutError when no answer came within `timeout` of the first call, ValueError for a wrong duration.
+        """
+        _check("event", event)
+        return self._host.wait_for(self, event, None if timeout is None else parse_duration(timeout))
+
+
+def _check(what: str, name: str) -> None:
+    if not 0 < len(name) <= MAX_NAME:
+        raise JobError(f"the {what}'s name has {len(name)} characters, allowed are 1 to {MAX_NAME}")

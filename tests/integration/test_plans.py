@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 
 from workerd.outcomes import SUCCEEDED, Outcome
-from workerd.queue import claim, cycle, enqueue, finish, node, orders, progress, prune, rescue, stage
+from workerd.queue import claim, cycle, enqueue, finish, node, orders, progress, prune, rescue, signals, stage, steps
 from workerd.queue.claim import BEGINNING, Claimed, Wanted
 from workerd.queue.database import CLAIMS
 from workerd.queue.lane import Lane
@@ -39,7 +39,7 @@ GOOD: list[Ending] = ["succeeded"] * 8
 BIG = {"ready", "scheduled", "history", "lease", "key"}
 SMALL_INDEXES = {
     "node_pkey", "queue_pkey", "lane_pkey", "lane_queue_priority_key", "task_pkey", "history_day_pkey", "progress_pkey", "tally_pkey",
-    "job_log_at", "node_order_pkey", "node_order_node",
+    "job_log_at", "node_order_pkey", "node_order_node", "step_pkey", "awaited_pkey", "signal_pkey", "signal_untaken",
 }  # fmt: skip
 
 _LISTEN = """
@@ -390,6 +390,30 @@ async def _report(scene: Scene) -> None:
     await scene.db.execute("UPDATE workerd.progress SET id = id + 1000 WHERE id = $1", scene.ids[0])
 
 
+async def _step(scene: Scene) -> None:
+    job = scene.jobs[0]
+    assert await steps.known(scene.db, job.id) == {}
+    assert await steps.keep(scene.db, job, "first", "1") == "1"
+    assert (await signals.look(scene.db, job, "approved", 60))[1] is not None
+
+
+async def _answer(scene: Scene) -> None:
+    assert await signals.send(scene.db, scene.ids[-1], "approved", "1")
+    await signals.wake(scene.db)
+    run_at = "SELECT run_at < now() + interval '1 min' FROM workerd.scheduled WHERE id = $1"
+    assert await scene.db.fetchval(run_at, scene.ids[-1])
+
+
+async def _wait(scene: Scene) -> None:
+    """A job that waits for its answer."""
+    await _scheduled_one(scene)
+    attempts = """'[{"outcome": "snoozed"}]'"""
+    await scene.db.execute(f"UPDATE workerd.scheduled SET attempts = {attempts} WHERE id = $1", scene.ids[-1])  # noqa: S608 - ours
+    await scene.db.execute(
+        "INSERT INTO workerd.awaited (id, event, until) VALUES ($1, 'approved', now() + interval '1 h')", scene.ids[-1]
+    )
+
+
 async def _prune(scene: Scene) -> None:
     assert await prune.prune(scene.db, 60) == []
 
@@ -424,7 +448,9 @@ STATEMENTS = {
     "what a node holds": Statement(_hold, {"lease_pkey"}, Scene.claim, may_scan=frozenset({"lease"})),
     "the registry of nodes": Statement(_live, set()),
     "orders to nodes": Statement(_order, set()),
-    "prune": Statement(_prune, {"ready_id", "scheduled_pkey", "lease_pkey"}, _report),
+    "steps of a running job": Statement(_step, {"lease_pkey"}, Scene.claim, may_scan=frozenset({"lease"})),
+    "an answer to a job that waits": Statement(_answer, {"ready_id", "scheduled_pkey"}, _wait),
+    "prune": Statement(_prune, {"ready_id", "scheduled_pkey", "lease_pkey", "history_id"}, _report),
 }
 OF_A_CLAIMER = {"claim", "claim among many", "claim of nothing", "cycle"}
 STATES = ("new", "empty", "full but planned while empty", "full")

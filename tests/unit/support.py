@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workerd.queue.claim import Claimed
 from workerd.queue.lane import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from workerd import Job
@@ -47,4 +47,10 @@ class Nobody:
         raise NotImplementedError
 
     async def finish_in(self, job: Job, connection: AnyConnection, result: object) -> None:
+        raise NotImplementedError
+
+    def step(self, job: Job, name: str, call: Callable[[], Any]) -> Any:
+        raise NotImplementedError
+
+    def wait_for(self, job: Job, event: str, timeout: float | None) -> Any:
         raise NotImplementedError

@@ -7,13 +7,14 @@ import logging
 import threading
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from workerd import codec
 from workerd.codec import storable
 from workerd.daemon.done import Done
+from workerd.daemon.steps import Steps
 from workerd.errors import DatabaseError, JobError, LeaseLost
 from workerd.job_lines import LEVELS, JobLines
 from workerd.outcomes import Outcome
@@ -23,7 +24,7 @@ from workerd.queue.finish import Finished, finish, holds, split
 from workerd.redact import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from workerd.config import Settings
@@ -51,6 +52,7 @@ class DaemonHost:
         self._written: dict[int, float] = {}
         self._redact = Redactor(settings)
         self._lines = threading.Lock()  # handlers log from threads of their own
+        self._steps = Steps(queue, self._run)
 
     def connection(self) -> AbstractAsyncContextManager[AnyConnection]:
         return self._queue.connection()
@@ -69,6 +71,14 @@ class DaemonHost:
             line = job.lines.add(level, storable(text))
         extra = {"job": job.id, "task": job.task, "attempt": job.attempt, "line": line}
         jobs.log(LEVELS[level], "%s", text, extra=extra)
+
+    def step(self, job: Job, name: str, call: Callable[[], Any]) -> Any:
+        on_loop = threading.get_ident() == self._thread
+        return (self._steps.step if on_loop else self._steps.step_in_thread)(job, name, call)
+
+    def wait_for(self, job: Job, event: str, timeout: float | None) -> Any:
+        work = self._steps.wait_for(job, event, timeout)
+        return work if threading.get_ident() == self._thread else self._steps.in_thread(work)
 
     async def finish_in(self, job: Job, connection: AnyConnection, result: object) -> None:
         if not connection.is_in_transaction():

@@ -1,10 +1,10 @@
-"""The stager: queues scheduled jobs when they are due."""
+"""The stager: queues scheduled jobs when they are due, or when what they wait for has been answered."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workerd.queue import stage
+from workerd.queue import signals, stage
 
 if TYPE_CHECKING:
     from workerd.queue.database import Connection
@@ -15,6 +15,7 @@ ROUND = 0.5  # seconds at most between two looks: somebody may have scheduled an
 class Stager:
     async def run_once(self, connection: Connection) -> float:
         """Queue what is due; returns the seconds until the next job is."""
+        await signals.wake(connection)
         staged, next_in = await stage.stage(connection)
         if staged == stage.BATCH:
             return 0.0

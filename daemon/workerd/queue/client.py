@@ -10,7 +10,7 @@ import asyncpg
 
 from workerd import codec
 from workerd.errors import DatabaseError, JobError, JobFailed, TaskError
-from workerd.queue import enqueue
+from workerd.queue import enqueue, signals
 from workerd.queue.coalesce import Coalescer
 from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect_options, explain, open_any
 from workerd.units import Duration, parse_duration
@@ -184,6 +184,23 @@ class Queue:
         if refused is not None:
             raise JobError(refused)
         return state
+
+    async def signal(
+        self, job_id: int, event: str, payload: Any = None, *, connection: AnyConnection | None = None
+    ) -> bool:
+        """Answer a job that waits for an event (`job.wait_for`), or will; False when it was answered before: the first answer holds.
+
+        With `connection` the answer is given when the caller's transaction commits. Raises JobError for a job that is finished or
+        unknown, PayloadError for a payload that is not JSON or too large.
+        """
+        text = codec.dumps(payload, f"the payload of {event}")
+        try:
+            if connection is not None:
+                return bool(await enqueue.answered(signals.send(connection, job_id, event, text)))
+            async with self.connection() as own:
+                return bool(await enqueue.answered(signals.send(own, job_id, event, text)))
+        except asyncpg.NoDataFoundError as error:
+            raise JobError(str(error)) from error
 
     async def _fetchval(self, sql: str, *args: Any) -> Any:
         async with self.connection() as own:

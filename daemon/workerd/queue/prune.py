@@ -31,6 +31,17 @@ _OLD_LINES = """
         SELECT ctid FROM workerd.job_log WHERE at < now() - make_interval(secs => $1) LIMIT 10000)) RETURNING 1)
     SELECT count(*) FROM gone
 """
+# What a job has behind it is of use while it may run again: a failed or cancelled one by an operator's retry.
+_OLD_STEPS = """
+    WITH over AS MATERIALIZED (
+        SELECT DISTINCT x.id FROM (
+            SELECT id FROM workerd.step UNION ALL SELECT id FROM workerd.awaited UNION ALL SELECT id FROM workerd.signal) AS x
+        WHERE NOT EXISTS (SELECT FROM workerd.ready r WHERE r.id = x.id) AND NOT EXISTS (SELECT FROM workerd.scheduled s WHERE s.id = x.id)
+            AND NOT EXISTS (SELECT FROM workerd.history h WHERE h.id = x.id AND h.state <> 'succeeded')),
+    steps AS (DELETE FROM workerd.step USING over WHERE step.id = over.id),
+    signals AS (DELETE FROM workerd.signal USING over WHERE signal.id = over.id)
+    DELETE FROM workerd.awaited USING over WHERE awaited.id = over.id
+"""
 KEEP = (
     35 * 86400.0
 )  # seconds that dead nodes, counters and what jobs logged are kept, at least as long as what refers to them
@@ -63,6 +74,7 @@ async def prune(connection: Connection, longest_ttl: float) -> list[str]:
         await connection.execute("SET LOCAL enable_seqscan = off")
         await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
         await connection.execute(_REMNANTS, max(KEEP, longest_ttl))
+        await connection.execute(_OLD_STEPS)
     while await connection.fetchval(_OLD_LINES, max(KEEP, longest_ttl)):
         pass
     return dropped

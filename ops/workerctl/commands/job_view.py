@@ -11,7 +11,7 @@ LAST_LINES = 10  # of what a job has logged
 
 def show(job: dict[str, Any]) -> None:
     """For people: what it is, its attempts in a line each, why the last one failed, what it has logged last."""
-    hidden = ("attempts", "error", "message", "log")
+    hidden = ("attempts", "error", "message", "steps", "log")
     render.details(
         f"job {job['id']}",
         [(name, _text(value)) for name, value in job.items() if name not in hidden and value is not None],
@@ -21,6 +21,9 @@ def show(job: dict[str, Any]) -> None:
         for a in job["attempts"]
     ]  # fmt: skip
     render.table("attempts", ("attempt", "node", "started", "ended", "outcome", "error"), rows)
+    if job["steps"]:
+        steps = [(step["name"], render.clock(step["at"]), _text(step["result"])) for step in job["steps"]]
+        render.table("steps", ("step", "done", "result"), steps, cut=True)
     said = next((a for a in reversed(job["attempts"]) if a["error"]), None)
     if said is not None and "\n" in said["error"]:
         render.say(f"\nattempt {said['attempt']}:\n{said['error'].partition(chr(10))[2].rstrip()}")

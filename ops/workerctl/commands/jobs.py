@@ -1,4 +1,4 @@
-"""Jobs: list, show, retry, cancel, delete, wait."""
+"""Jobs: list, show, retry, cancel, delete, wait, signal."""
 
 from __future__ import annotations
 
@@ -189,6 +189,28 @@ def wait(
     return 0
 
 
+@app.command()
+def signal(
+    job_id: Annotated[int, typer.Argument(metavar="ID")],
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="What the job waits for.")],
+    payload: Annotated[str, typer.Argument(metavar="[JSON]", help="What it is told.")] = "null",
+) -> None:
+    """Answer a job that waits for an event; the first answer holds.
+
+    Example: workerctl jobs signal 42 approved '{"by": "Ada"}'
+    """
+    from workerd import codec
+    from workerd.errors import ConfigError, JobError, PayloadError
+
+    try:
+        value = codec.loads(payload)
+    except PayloadError as error:
+        raise ConfigError(f"the payload is {error}") from None
+    if not context.run(_signal(job_id, event, value)):
+        raise JobError(f"job {job_id} was told {event} before: that answer holds")
+    render.say(f"job {job_id} is told {event}")
+
+
 def _filter(
     state: list[str] | None, queue: str | None, task: str | None, node: str | None, key: str | None, older_than: str | None,
     fingerprint: str | None,
@@ -216,18 +238,19 @@ async def _list(which: Filter, limit: int) -> list[dict[str, Any]]:
 
 async def _show(job_id: int | None, key: str | None) -> dict[str, Any]:
     from workerd.errors import JobError
-    from workerd.queue import inspect, job_log
+    from workerd.queue import inspect, job_log, steps
 
     async with context.queue() as queue, queue.connection() as connection:
         if job_id is None and key is not None:
             job_id = await inspect.id_of_key(connection, key)
         found = None if job_id is None else await inspect.job(connection, job_id)
         lines = [] if found is None else await job_log.lines_of(connection, found["id"])
+        done = [] if found is None else await steps.steps_of(connection, found["id"])
     if found is None:
         raise JobError(
             f"there is no job {f'with the key {key}' if job_id is None else job_id} (never enqueued, or past its TTL)"
         )
-    return {**found, "log": lines}
+    return {**found, "steps": done, "log": lines}
 
 
 async def _errors(hours: float, task: str | None) -> list[dict[str, Any]]:
@@ -235,6 +258,11 @@ async def _errors(hours: float, task: str | None) -> list[dict[str, Any]]:
 
     async with context.queue() as queue, queue.connection() as connection:
         return await failures.failures(connection, hours, task)
+
+
+async def _signal(job_id: int, event: str, payload: Any) -> bool:
+    async with context.queue() as queue:
+        return await queue.signal(job_id, event, payload)
 
 
 async def _wait(job_id: int, timeout: float | None) -> Any:

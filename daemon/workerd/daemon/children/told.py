@@ -15,7 +15,7 @@ from workerd.daemon.done import Done
 from workerd.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from workerd.job import Job
 
@@ -75,6 +75,12 @@ class ChildHost:
 
     def connection(self) -> NoReturn:
         raise JobError("a cpu=True task runs in a process of its own, which has no connection of the daemon: open one")
+
+    def step(self, job: Job, name: str, call: Callable[[], Any]) -> NoReturn:
+        raise JobError(f"a cpu=True task has no steps: drop cpu=True, or enqueue a job for {name}")
+
+    def wait_for(self, job: Job, event: str, timeout: float | None) -> NoReturn:
+        raise JobError(f"a cpu=True task cannot wait for {event}: drop cpu=True")
 
     async def finish_in(self, job: Job, connection: object, result: object) -> NoReturn:
         raise JobError(f"a cpu=True task cannot use finish_in: return the result of job {job.id}, or drop cpu=True")
