@@ -6,9 +6,8 @@ import re
 
 from tests.support import ROOT
 
-_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-
-def examples(page: str) -> list[str]:
-    """The blocks of Python code on a page of docs/, in their order."""
-    return _BLOCK.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
+def examples(page: str, language: str = "python") -> list[str]:
+    """The blocks of code on a page of docs/, in their order."""
+    block = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return block.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))

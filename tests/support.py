@@ -25,6 +25,7 @@ from workerd.daemon.daemon import Daemon
 from workerd.daemon.handover.launch import Launch
 from workerd.daemon.parent import become_subreaper
 from workerd.daemon.pidfile import PidFile, owner
+from workerd.embedded import binaries
 from workerd.locate import Location
 from workerd.tasks import load_modules
 
@@ -284,6 +285,13 @@ class Ctl:
         done = self(*words, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+
+def psql(dsn: str, script: str) -> subprocess.CompletedProcess[str]:
+    """What psql says of a script."""
+    return subprocess.run(
+        [binaries.find() / "psql", "--no-psqlrc", dsn], input=script, capture_output=True, text=True, check=False
+    )
 
 
 def _command(process: psutil.Process) -> str:

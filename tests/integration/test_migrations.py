@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from tests.support import until
-from workerd.embedded import binaries
+from tests.support import psql, until
 from workerd.errors import SchemaError
 from workerd.queue import migrate
 from workerd.queue.migrate import Migration
@@ -189,12 +187,6 @@ async def test_the_printed_sql_makes_the_same_schema(
     assert await migrate.pending(empty) == []
     assert psql(empty_dsn, printed).returncode != 0, "it can be applied twice"
     assert await migrate.current(empty) == migrate.latest()
-
-
-def psql(dsn: str, script: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [binaries.find() / "psql", "--no-psqlrc", dsn], input=script, capture_output=True, text=True, check=False
-    )
 
 
 async def test_a_dry_run_names_what_would_be_applied_and_changes_nothing(ctl: Ctl, empty: DB, empty_dsn: str) -> None:

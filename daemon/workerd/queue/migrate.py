@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from workerd.errors import SchemaError
+from workerd.queue import roles
 
 if TYPE_CHECKING:
     from workerd.job import AnyConnection
@@ -122,8 +123,8 @@ def check(version: int) -> None:
         )
 
 
-def script(todo: list[Migration]) -> str:
-    """What `upgrade` does, as a script for psql."""
+def script(todo: list[Migration], prefixes: list[str]) -> str:
+    """What `upgrade` does, as a script for psql; `prefixes`: of the roles that may use the schema."""
     lines = [
         "\\set ON_ERROR_STOP on",
         f"DO $$ BEGIN IF NOT pg_try_advisory_lock({LOCK}) THEN RAISE 'another upgrade is running'; END IF; END $$;",
@@ -137,6 +138,8 @@ def script(todo: list[Migration]) -> str:
                 lines += ["BEGIN;", f"{_BRIEFLY};", part.sql, done, "COMMIT;"]
             else:
                 lines += [f"{_CALMLY};", part.sql, done]
+    for prefix in prefixes:
+        lines += [f"\n-- what the roles {prefix}_* may do", "BEGIN;", roles.grants(prefix), "COMMIT;"]
     return "\n".join([*lines, f"\nSELECT pg_advisory_unlock({LOCK});"])
 
 
@@ -158,6 +161,8 @@ async def upgrade(connection: AnyConnection, *, patience: float = PATIENCE) -> l
         for migration in todo:
             for part in migration.parts:
                 await _apply_patiently(connection, migration, part, patience)
+        if todo:
+            await roles.grant_again(connection, await roles.granted(connection))
         return todo
     except asyncpg.InsufficientPrivilegeError as error:
         raise SchemaError(

@@ -62,14 +62,12 @@ async def prune(connection: Connection, longest_ttl: float) -> list[str]:
     """Drop the partitions whose day has passed; returns their names."""
     dropped = []
     for row in await connection.fetch(_EXPIRED):
-        part = f"history_{row['day']:%Y%m%d}"
         async with connection.transaction():
             # dropping needs the parent to itself for a moment: rather try again later than make everybody wait
             await connection.execute("SET LOCAL lock_timeout = '2s'")
             await connection.execute(_LOCK)
-            await connection.execute(f'DROP TABLE IF EXISTS workerd."{part}"')
-            await connection.execute("DELETE FROM workerd.history_day WHERE day = $1", row["day"])
-        dropped.append(part)
+            await connection.execute("SELECT workerd.drop_history_day($1)", row["day"])
+        dropped.append(f"history_{row['day']:%Y%m%d}")
     async with connection.transaction():
         await connection.execute("SET LOCAL enable_seqscan = off")
         await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")

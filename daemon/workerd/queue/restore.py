@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from workerd.errors import BackupError
-from workerd.queue import migrate
+from workerd.queue import migrate, roles
 from workerd.queue.build import LONGEST, build, own_tables
 from workerd.queue.contents import ALIKE, jobs, sequences
 
@@ -80,11 +80,13 @@ async def restore(
     await connection.execute(ALIKE)
     if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", migrate.LOCK):
         raise BackupError("an upgrade of the schema, or another restore, is under way: try again when it is done")
+    prefixes = await roles.granted(connection)
     given_out = await _make_room(connection, contents.schema, replace=replace)
     await _load(connection, contents, script)
     if await jobs(connection) != contents.jobs:
         raise BackupError("the backup does not hold the jobs that it says it does: take another one")
     await build(connection, contents.schema, migrate.latest())
+    await roles.grant_again(connection, prefixes)
     returned: int = await connection.fetchval(_RETURN, ttl, timeout=LONGEST)
     await connection.execute(_NODES)
     for name in {**contents.sequences, **given_out}:  # no number is given out twice

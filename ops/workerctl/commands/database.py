@@ -28,11 +28,11 @@ def upgrade(
     """
     from workerd.queue import migrate
 
-    todo = context.run(_upgrade(apply=not (dry_run or sql)))
+    todo, prefixes = context.run(_upgrade(apply=not (dry_run or sql)))
     if not todo:
         render.say("-- the schema is up to date" if sql else "the schema is up to date")
     elif sql:
-        render.say(migrate.script(todo))
+        render.say(migrate.script(todo, prefixes))
     else:
         for migration in todo:
             render.say(f"{'would apply' if dry_run else 'applied'} {migration.version} {migration.name}")
@@ -66,11 +66,50 @@ def reindex() -> None:
     context.run(_reindex())
 
 
-async def _upgrade(*, apply: bool) -> list[Migration]:
-    from workerd.queue import migrate
+@app.command()
+def roles(
+    prefix: Annotated[
+        str, typer.Option(help="What their names begin with; roles belong to the whole server.")
+    ] = "workerd",
+    only_print: Annotated[bool, typer.Option("--print", help="Only print the SQL, for psql.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Make the group roles that may enqueue, work, operate and read, and no more; again changes nothing.
+
+    Example: workerctl db roles --prefix shop
+    """
+    from workerd.queue import roles
+
+    if only_print:
+        render.say(f"BEGIN;\n{roles.statements(prefix)}\nCOMMIT;")
+        return
+    known = roles.names(prefix)
+    made = context.run(_roles(prefix))
+    if as_json:
+        render.json([{"role": name, "may": roles.ROLES[role], "created": name in made} for role, name in known.items()])
+        return
+    rows = [(name, roles.ROLES[role], "created" if name in made else "was there") for role, name in known.items()]
+    render.table("roles", ("role", "may", ""), rows)
+    render.say(f"give one to a login, for example: CREATE ROLE app LOGIN PASSWORD '…' IN ROLE {known['enqueue']}")
+
+
+async def _upgrade(*, apply: bool) -> tuple[list[Migration], list[str]]:
+    """What was applied, or would be, and the prefixes of the roles that may use the schema."""
+    from workerd.queue import migrate, roles
 
     async with context.session() as (connection, _):
-        return await (migrate.upgrade(connection) if apply else migrate.pending(connection))
+        todo = await (migrate.upgrade(connection) if apply else migrate.pending(connection))
+        return todo, await roles.granted(connection)
+
+
+async def _roles(prefix: str) -> list[str]:
+    from workerd.errors import SchemaError
+    from workerd.queue import migrate, roles
+
+    async with context.session() as (connection, _):
+        if await migrate.pending(connection):
+            raise SchemaError("the schema is not up to date: run `workerctl db upgrade` first")
+        return await roles.create(connection, prefix)
 
 
 async def _current() -> int:

@@ -1,0 +1,57 @@
+-- What each role may do with the schema: everything that it may, anew each time. Other functions than those below run with the rights of
+-- their caller, so that these tables say it all.
+DO $$
+DECLARE
+    object text;
+BEGIN
+    FOR object IN
+        SELECT c.oid::regclass FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'workerd' AND c.relowner = n.nspowner AND c.relkind IN ('r', 'p', 'v', 'S') AND NOT c.relispartition
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM {prefix}_enqueue, {prefix}_work, {prefix}_operate, {prefix}_read', object);
+    END LOOP;
+END $$;
+GRANT USAGE ON SCHEMA workerd TO {prefix}_enqueue, {prefix}_work, {prefix}_operate, {prefix}_read;
+GRANT SELECT ON workerd.migration, workerd.migration_part TO {prefix}_enqueue, {prefix}_work, {prefix}_operate, {prefix}_read;
+
+-- enqueue: puts jobs into the queue and answers them; it reads no payload, nor does it set what counts attempts.
+GRANT USAGE ON SEQUENCE workerd.job_id, workerd.ticket TO {prefix}_enqueue;
+GRANT SELECT ON workerd.task, workerd.queue, workerd.lane TO {prefix}_enqueue;
+GRANT INSERT (name) ON workerd.queue TO {prefix}_enqueue;
+GRANT INSERT (queue, priority) ON workerd.lane TO {prefix}_enqueue;
+GRANT INSERT (lane, id, max_retries, task, key, payload), SELECT (lane, id) ON workerd.ready TO {prefix}_enqueue;
+GRANT INSERT (id, lane, run_at, max_retries, task, key, payload), SELECT (id) ON workerd.scheduled TO {prefix}_enqueue;
+GRANT INSERT, SELECT ON workerd.key TO {prefix}_enqueue;
+GRANT INSERT (id, event, payload) ON workerd.signal TO {prefix}_enqueue;
+
+-- work: what a daemon does, and what the handlers of its jobs enqueue and await
+GRANT SELECT, INSERT, UPDATE, DELETE ON
+    workerd.ready, workerd.scheduled, workerd.lease, workerd.key, workerd.progress, workerd.step, workerd.awaited, workerd.signal,
+    workerd.job_log, workerd.tally, workerd.node, workerd.node_order
+TO {prefix}_work;
+GRANT SELECT, INSERT, UPDATE ON workerd.task TO {prefix}_work;
+GRANT SELECT, INSERT ON workerd.history TO {prefix}_work;
+GRANT SELECT ON workerd.history_day, workerd.job, workerd.task_queue TO {prefix}_work;
+GRANT EXECUTE ON FUNCTION workerd.add_history_days, workerd.drop_history_day TO {prefix}_work;
+DO $$
+BEGIN
+    IF current_setting('server_version_num')::int >= 170000 THEN  -- before, only the owner can rebuild an index
+        GRANT MAINTAIN ON workerd.ready, workerd.lease, workerd.scheduled, workerd.key, workerd.node TO {prefix}_work;
+    END IF;
+END $$;
+
+-- operate: what workerctl does to jobs, queues and nodes
+GRANT SELECT, INSERT, UPDATE, DELETE ON workerd.ready, workerd.scheduled, workerd.key TO {prefix}_operate;
+GRANT INSERT, DELETE ON workerd.history TO {prefix}_operate;
+GRANT DELETE ON workerd.job_log TO {prefix}_operate;
+GRANT UPDATE (cancel) ON workerd.lease TO {prefix}_operate;
+GRANT UPDATE (paused_at) ON workerd.queue TO {prefix}_operate;
+GRANT UPDATE (forgotten_at) ON workerd.node TO {prefix}_operate;
+GRANT INSERT ON workerd.node_order TO {prefix}_operate;
+
+-- read: everything, payloads and results too, since the views show them
+GRANT SELECT ON
+    workerd.job, workerd.task_queue, workerd.ready, workerd.scheduled, workerd.history, workerd.history_day, workerd.lease, workerd.lane,
+    workerd.queue, workerd.task, workerd.key, workerd.progress, workerd.step, workerd.awaited, workerd.signal, workerd.job_log,
+    workerd.tally, workerd.node, workerd.node_order
+TO {prefix}_read;
