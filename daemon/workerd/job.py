@@ -46,6 +46,7 @@ class Job:
         "key",
         "lines",
         "max_retries",
+        "parents",
         "payload",
         "queue",
         "steps",
@@ -72,6 +73,7 @@ class Job:
         self.max_retries = max_retries
         self.key = key
         self.payload = payload
+        self.parents: dict[int, Any] = {}  # results of the jobs that it waited for, by their ids; None: it has none
         self.lines: JobLines | None = None  # what it has logged, kept by its host
         self.steps: dict[str, str] | None = (
             None  # results, as JSON, of those that it has behind it; None: not looked yet

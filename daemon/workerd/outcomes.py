@@ -37,6 +37,10 @@ class Discard(Control):
         super().__init__(reason)
 
 
+class Expired(Control):
+    """The deadline of the job has passed: it is not to start any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The end of one attempt. `result` is JSON text; `delay` is seconds until the next attempt (retry and snooze)."""

@@ -7,6 +7,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
+from workerd import asked
 from workerd.errors import TaskError
 from workerd.retry import Retry
 from workerd.units import Duration, parse_duration, parse_size
@@ -22,7 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # Keywords of every enqueue: a handler's parameter of the same name could never be given.
-OPTIONS = frozenset({"queue", "priority", "delay", "run_at", "key", "max_retries", "after", "connection"})
+OPTIONS = frozenset({"queue", "priority", "delay", "run_at", "key", "max_retries", "connection"}) | asked.NAMES
 
 registry: dict[str, Task[..., Any]] = {}
 
@@ -103,10 +104,11 @@ class Task(Generic[P, R]):
         """Enqueue a call with these arguments and return the job's id; options as in `Queue.enqueue`."""
         from workerd.queue import client
 
+        asks = {name: kwargs.pop(name) for name in asked.NAMES & kwargs.keys()} if kwargs else {}
         home = await client.default()
         return await home.enqueue(
             self, self.payload(*args, **kwargs), queue=queue, priority=priority, delay=delay, run_at=run_at, key=key,
-            max_retries=max_retries, connection=connection,
+            max_retries=max_retries, connection=connection, **asks,
         )  # fmt: skip
 
     async def enqueue_many(self, payloads: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:

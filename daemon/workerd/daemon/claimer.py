@@ -214,7 +214,7 @@ class Claimer:
     async def _settle(self, connection: Connection) -> None:
         """Look which lanes there are, settle what is held, and carry out orders to this node."""
         self._settle_at = monotonic() + self._settings.heartbeat_interval
-        self._appetite.set_lanes(await lanes(connection, self._settings.queues))
+        self._appetite.set_lanes(await lanes(connection, self._settings.queues, self._settings.node))
         await self._settler.settle(connection)
         await self._orders.carry_out(connection, self._holdings.node)
 

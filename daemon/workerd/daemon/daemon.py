@@ -29,6 +29,7 @@ from workerd.daemon.metrics.server import MetricsServer
 from workerd.daemon.notify import Supervisor
 from workerd.daemon.opening import Opening
 from workerd.daemon.orders import Orders
+from workerd.daemon.prelude import Prelude
 from workerd.daemon.pulse import EXTENSION, PULSE, Pulse
 from workerd.daemon.reload import Reload
 from workerd.daemon.status import Status
@@ -185,9 +186,17 @@ class Daemon:
         assert self._queue is not None
         host = DaemonHost(self._settings, self._queue, self._executor, self._holdings)
         self._executor.host = host
+        self._executor.prelude = Prelude(self._queue)
         claiming = group.create_task(self._claimer.run(connection), name="claimer")
         self._workers.start(group, self._figures.workers)
-        leader = Leader(self._where.direct, self._settings, self._tasks, f"{self._name} maintenance", self._census)
+        leader = Leader(
+            self._where.direct,
+            self._settings,
+            self._tasks,
+            f"{self._name} maintenance",
+            self._census,
+            lambda: self._holdings.node,
+        )
         helpers = [
             group.create_task(leader.run(), name="leader"),
             group.create_task(host.flush_forever(), name="progress"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from workerd import codec
 from workerd.errors import PayloadError
-from workerd.outcomes import Discard, Outcome, RetryAfter, Snooze
+from workerd.outcomes import Discard, Expired, Outcome, RetryAfter, Snooze
 
 if TYPE_CHECKING:
     from workerd.config import Settings
@@ -58,6 +58,8 @@ class Endings:
         match error:
             case Snooze():
                 return Outcome("snooze", error=str(error), delay=error.delay)
+            case Expired():
+                return Outcome("cancelled", error=str(error))
             case Discard() | PayloadError():
                 return Outcome("failed", error=str(error))
             case RetryAfter():

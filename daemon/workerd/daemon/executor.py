@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from workerd.config import Settings
+    from workerd.daemon.prelude import Prelude
     from workerd.job import Host
     from workerd.queue.claim import Claimed
     from workerd.tasks import Task
@@ -52,6 +53,7 @@ class Executor:
         self.written_off: set[Run] = set()  # those that ignore their cancellation, until they end after all
         self.on_written_off: Callable[[Run, Finished], None] | None = None
         self.host: Host | None = None
+        self.prelude: Prelude | None = None
 
     async def run(self, claimed: Claimed, worker: asyncio.Task[Any]) -> Finished:
         """Run the job's handler in `worker`, the asyncio task that calls this; whatever it does becomes the outcome."""
@@ -116,6 +118,14 @@ class Executor:
         )  # fmt: skip
 
     def _call(self, task: Task[..., Any], run: Run) -> Awaitable[Any]:
+        return self._start(task, run) if run.claimed.options is None else self._as_asked(task, run)
+
+    async def _as_asked(self, task: Task[..., Any], run: Run) -> Any:
+        assert self.prelude is not None
+        await self.prelude.play(run)
+        return await self._start(task, run)
+
+    def _start(self, task: Task[..., Any], run: Run) -> Awaitable[Any]:
         payload = codec.loads(run.claimed.payload)
         if not task.accepts(payload):
             raise Discard(f"the payload does not fit {task.name}{task.signature}: {task.misfit(payload)}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
 
 from workerd.errors import DatabaseError
+from workerd.maintenance.admitter import Admitter
 from workerd.maintenance.pruner import Pruner
 from workerd.maintenance.reindexer import Reindexer
 from workerd.maintenance.rescuer import Rescuer
@@ -17,6 +19,8 @@ from workerd.maintenance.stager import Stager
 from workerd.queue.database import CONNECTION_ERRORS, connect
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from workerd.config import Settings
     from workerd.maintenance.census import Census
     from workerd.queue.database import Connection
@@ -54,13 +58,21 @@ class Leader:
     """Stands for election, and leads while its connection lives."""
 
     def __init__(
-        self, dsn: str, settings: Settings, tasks: dict[str, Task[..., object]], name: str, census: Census
+        self,
+        dsn: str,
+        settings: Settings,
+        tasks: dict[str, Task[..., object]],
+        name: str,
+        census: Census,
+        node: Callable[[], int],
     ) -> None:
         self._dsn = dsn
         self._settings = settings
         self._tasks = tasks
         self._name = name
         self._census = census
+        self._node = node  # the id of this node, which may change
+        self._admit = asyncio.Event()
 
     async def run(self) -> None:
         """Run until cancelled; connection trouble and failing services are logged and survived."""
@@ -84,20 +96,36 @@ class Leader:
 
     async def _lead(self, connection: Connection) -> None:
         log.info("this node leads: it stages, rescues, prunes and reindexes for all")
-        services: list[Service] = [Stager(), Rescuer(self._settings), Pruner(self._settings, self._tasks)]
+        admitter = Admitter(self._settings, self._node)
+        services: list[Service] = [Stager(), admitter, Rescuer(self._settings), Pruner(self._settings, self._tasks)]
         if self._settings.enable_metrics:
             services.append(self._census)
-        due = [0.0 for _ in services]
+        due = dict.fromkeys(services, 0.0)
+        await connection.add_listener("workerd", self._notified)
         reindexer = asyncio.create_task(Reindexer(self._dsn, self._name).run(), name="reindexer")
         try:
             while True:
-                for place, service in enumerate(services):
-                    if due[place] <= monotonic():
-                        due[place] = monotonic() + await service.run_once(connection)
+                for service in services:
+                    if due[service] <= monotonic():
+                        due[service] = monotonic() + await service.run_once(connection)
                 if reindexer.done():
                     await reindexer  # it ends by an error nobody foresaw
-                await asyncio.sleep(max(0.0, min(due) - monotonic()))
+                if await self._told_within(min(due.values()) - monotonic()):
+                    due[admitter] = 0.0
         finally:
             self._census.forget()
             reindexer.cancel()
             await asyncio.wait([reindexer])
+
+    async def _told_within(self, seconds: float) -> bool:
+        """Wait until a job waits for admission that did not before, at most so long; whether it does."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._admit.wait()
+        told = self._admit.is_set()
+        self._admit.clear()
+        return told
+
+    def _notified(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        if payload == "admit":
+            self._admit.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -41,6 +42,8 @@ class Claimed:
     crashes: int = 0
     max_retries: int | None = None
     key: str | None = None
+    options: dict[str, Any] | None = None  # what few jobs are asked for; None: nothing
+    start_by: float | None = None  # monotonic: past it the job is not to start
     split: int | None = None  # a lease to which it may have been moved: asked for, the answer not heard yet
 
 
@@ -125,7 +128,10 @@ def _mark(jobs: list[Claimed], marks: str) -> None:
         job = by_pos.get(pos)
         if job is not None:
             job.attempt = spent + 1
-            job.failures, job.crashes, job.max_retries, job.key = rest
+            job.failures, job.crashes, job.max_retries, job.key, *asked = rest
+            if asked:
+                job.options, left = asked
+                job.start_by = None if left is None else monotonic() + left
 
 
 async def _complete(connection: Connection, lane: Lane, jobs: list[Claimed]) -> list[Claimed]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import asyncpg
 
 from workerd import codec
+from workerd.asked import asked
 from workerd.errors import DatabaseError, JobError, JobFailed, TaskError
 from workerd.queue import enqueue, signals
 from workerd.queue.coalesce import Coalescer
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from asyncpg.pool import PoolConnectionProxy
 
+    from workerd.asked import Asks
     from workerd.job import AnyConnection
     from workerd.tasks import Task
 
@@ -103,19 +105,21 @@ class Queue:
         key: str | None = None,
         max_retries: int | None = None,
         connection: AnyConnection | None = None,
+        **asks: Unpack[Asks],
     ) -> int:
         """Enqueue a job and return its id; while a job with this `key` is not finished, return that one's id.
 
         `queue` and `priority` default to the task's. With `connection` the job exists when the caller's transaction commits.
+        What few jobs need is in `workerd.asked.Asks`.
         Raises PayloadError for arguments that are not JSON or too large, TaskError for options that cannot be.
         """
         if key == "":
             raise TaskError("key is empty: leave it out, or name what the job is about")
-        what = enqueue.options(task, queue, priority, delay, run_at, max_retries)
+        what = enqueue.options(task, queue, priority, delay, run_at, max_retries, asked(asks) if asks else None)
         text = enqueue.payload_text(what.task, payload or {})
         if connection is not None:
             return await enqueue.one(connection, what, text, key)
-        if key is None:
+        if key is None and what.asked is None:
             return await self._coalescer.enqueue(what, text)
         async with self.connection() as own:
             return await enqueue.one(own, what, text, key)
@@ -131,9 +135,10 @@ class Queue:
         run_at: datetime | None = None,
         max_retries: int | None = None,
         connection: AnyConnection | None = None,
+        **asks: Unpack[Asks],
     ) -> list[int]:
         """Enqueue one job for each payload, all or none, and return their ids in this order; otherwise as `enqueue`."""
-        what = enqueue.options(task, queue, priority, delay, run_at, max_retries)
+        what = enqueue.options(task, queue, priority, delay, run_at, max_retries, asked(asks) if asks else None)
         texts = [enqueue.payload_text(what.task, payload) for payload in payloads]
         if connection is not None:
             return await enqueue.many(connection, what, texts)

@@ -16,6 +16,7 @@ from workerd.units import Duration, parse_duration
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from workerd.asked import Asked
     from workerd.job import AnyConnection
     from workerd.tasks import Task
 
@@ -26,13 +27,23 @@ _NOW = """
     INSERT INTO workerd.ready (lane, id, max_retries, task, payload)
     SELECT l.id, nextval('workerd.job_id'), $3, $1, $2
     FROM (VALUES ($1)) AS call(task) LEFT JOIN workerd.task t ON t.name = call.task
-    JOIN workerd.lane l ON l.queue = coalesce($4, t.queue, 'default') AND l.priority = coalesce($5, t.priority, 0)
+    JOIN workerd.lane l ON l.queue = coalesce($4, t.queue, 'default') AND l.priority = coalesce($5, t.priority, 0) AND l.node IS NULL
+    WHERE NOT l.limited AND t.limited IS NOT TRUE
     RETURNING id, workerd.wake(lane)
 """
 _ONE = """
     SELECT workerd.enqueue($1, $2::jsonb, queue => $3, priority => $4, run_at => $5, max_retries => $6, delay => $7, key => $8)
 """
+_ASKED = """
+    SELECT workerd.enqueue($1, $2::jsonb, queue => $3, priority => $4, run_at => $5, max_retries => $6, delay => $7, key => $8,
+        after => $9, after_need => $10, after_end => $11, conflict => $12, key_until => $13,
+        deadline => coalesce($14, now() + $15::interval), pin => $16, prefer => $17, batch => $18)
+"""
 _MANY = "SELECT workerd.enqueue_many($1, $2, queue => $3, priority => $4, run_at => $5, max_retries => $6, delay => $7)"
+_MANY_ASKED = """
+    SELECT workerd.enqueue_many($1, $2, queue => $3, priority => $4, run_at => $5, max_retries => $6, delay => $7,
+        after => $8, after_need => $9, after_end => $10, deadline => coalesce($11, now() + $12::interval), pin => $13, prefer => $14)
+"""
 _RESERVE = "SELECT * FROM workerd.reserve($1, $2, $3, $4, $5, $6)"
 _WAKE = "SELECT workerd.wake($1)"
 
@@ -46,11 +57,12 @@ class Options(NamedTuple):
     run_at: datetime | None
     max_retries: int | None
     delay: timedelta | None
+    asked: Asked | None = None
 
 
 def options(
     task: str | Task[..., Any], queue: str | None, priority: int | None, delay: Duration | None,
-    run_at: datetime | None, max_retries: int | None,
+    run_at: datetime | None, max_retries: int | None, asked: Asked | None = None,
 ) -> Options:  # fmt: skip
     """The options of a call, checked; queue and priority default to the task's. Raises TaskError."""
     if isinstance(task, str):
@@ -65,7 +77,7 @@ def options(
         wait = None if delay is None else timedelta(seconds=parse_duration(delay))
     except ValueError as error:
         raise TaskError(f"delay {error}") from error
-    return Options(name, queue, priority, run_at, max_retries, wait)
+    return Options(name, queue, priority, run_at, max_retries, wait, asked)
 
 
 def payload_text(task: str, payload: Mapping[str, Any]) -> str:
@@ -76,27 +88,39 @@ def payload_text(task: str, payload: Mapping[str, Any]) -> str:
 async def one(connection: AnyConnection, what: Options, payload: str, key: str | None) -> int:
     """Enqueue a job and return its id, or that of the unfinished one with this key."""
     job_id: int | None = None
-    if key is None and what.run_at is None and what.delay is None:
+    if what.asked is not None:
+        job_id = await answered(connection.fetchval(_ASKED, what.task, payload, *what[1:6], key, *what.asked))
+    elif key is None and what.run_at is None and what.delay is None:
         now = connection.fetchval(_NOW, what.task, payload, what.max_retries, what.queue, what.priority)
         job_id = await answered(now)
-    if job_id is None:  # or the lane has to be made
-        job_id = await answered(connection.fetchval(_ONE, what.task, payload, *what[1:], key))
+    if job_id is None:  # or the lane has to be made, or is limited
+        job_id = await answered(connection.fetchval(_ONE, what.task, payload, *what[1:6], key))
     return job_id
 
 
 async def many(connection: AnyConnection, what: Options, payloads: Sequence[str]) -> list[int]:
     """Enqueue one job for each payload, all or none, and return their ids in this order."""
+    if what.asked is not None:
+        after, need, end, conflict, key_until, *rest = what.asked[:9]
+        if (conflict, key_until) != ("keep", "finished"):
+            raise TaskError("conflict and key_until are about a key, which many jobs cannot share")
+        rows = await answered(connection.fetch(_MANY_ASKED, what.task, payloads, *what[1:6], after, need, end, *rest))
+        return [row[0] for row in rows]
     if len(payloads) >= COPY_FROM:
-        ids: list[int] = await answered(_copy(connection, what, payloads))
-        return ids
-    return [row[0] for row in await answered(connection.fetch(_MANY, what.task, payloads, *what[1:]))]
+        ids: list[int] | None = await answered(_copy(connection, what, payloads))
+        if ids is not None:
+            return ids
+    return [row[0] for row in await answered(connection.fetch(_MANY, what.task, payloads, *what[1:6]))]
 
 
-async def _copy(connection: AnyConnection, what: Options, payloads: Sequence[str]) -> list[int]:
+async def _copy(connection: AnyConnection, what: Options, payloads: Sequence[str]) -> list[int] | None:
+    """None: under a limit each job has its own line."""
     async with connection.transaction():
-        lane, due, ids = await connection.fetchrow(  # type: ignore[misc]  # one row always comes
+        lane, due, ids, limited = await connection.fetchrow(  # type: ignore[misc]  # one row always comes
             _RESERVE, len(payloads), what.task, what.queue, what.priority, what.run_at, what.delay
         )
+        if due is None and limited:
+            return None
         columns = {"id": ids, "lane": repeat(lane), "task": repeat(what.task)}
         options = {"max_retries": what.max_retries, "run_at": due}
         columns.update({name: repeat(value) for name, value in options.items() if value is not None})

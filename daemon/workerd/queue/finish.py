@@ -55,8 +55,8 @@ class Finished:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a success leaves nothing behind: neither history nor a key or progress."""
-        return not self.ttl and self.job.key is None and self.progress is None
+        """Whether a success leaves nothing behind: neither history nor a key, progress or a slot."""
+        return not self.ttl and self.job.key is None and self.progress is None and self.job.options is None
 
 
 async def finish(connection: AnyConnection, node: int, ended: Sequence[Finished]) -> list[bool]:

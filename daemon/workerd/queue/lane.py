@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 _LANES = """
     SELECT l.id, l.queue, l.priority FROM workerd.lane l JOIN workerd.queue q ON q.name = l.queue
-    WHERE q.paused_at IS NULL AND ($1::text[] = '{}' OR l.queue = ANY ($1)) ORDER BY l.priority DESC, l.id
+    WHERE q.paused_at IS NULL AND ($1::text[] = '{}' OR l.queue = ANY ($1)) AND (l.node IS NULL OR l.node = $2)
+    ORDER BY l.priority DESC, l.node NULLS LAST, l.id
 """
 
 
@@ -23,6 +24,9 @@ class Lane:
     priority: int
 
 
-async def lanes(connection: Connection, queues: Collection[str]) -> list[Lane]:
-    """The lanes of these queues (none given: of all) that are not paused, the most urgent first."""
-    return [Lane(*row) for row in await connection.fetch(_LANES, list(queues))]
+async def lanes(connection: Connection, queues: Collection[str], node: str = "") -> list[Lane]:
+    """The lanes of these queues (none given: of all) that are not paused, the most urgent first.
+
+    Of those that hold what is pinned to a node, the ones of `node` (a name).
+    """
+    return [Lane(*row) for row in await connection.fetch(_LANES, list(queues), node)]

@@ -97,6 +97,7 @@ def _call(task: Task[..., Any], request: dict[str, Any], host: ChildHost) -> Any
             request["id"], task.name, request["queue"], request["attempt"], request["failures"], request["max_retries"],
             request["key"], arguments, host,
         )  # fmt: skip
+        job.parents = dict(request["parents"])
         arguments = {**arguments, "job": job}
     if task.memory is None:
         return task.fn(**arguments)

@@ -134,6 +134,7 @@ def _request(task: Task[..., Any], run: Run, retries: int) -> dict[str, Any]:
     return {
         "kind": "job", "task": task.name, "payload": job.payload, "id": job.id, "queue": job.lane.queue,
         "attempt": job.attempt, "failures": job.failures, "max_retries": retries, "key": job.key,
+        "parents": [] if run.job is None else list(run.job.parents.items()),
     }  # fmt: skip
 
 
