@@ -16,7 +16,7 @@ _ENDS = """
     SELECT e.task, h.state, h.attempt, h.failures, h.crashes, count(*), min(e.id) AS example
     FROM enqueued e LEFT JOIN workerd.history h USING (id) GROUP BY 1, 2, 3, 4, 5
 """
-_UNKNOWN = "SELECT count(*) FROM workerd.history WHERE id NOT IN (SELECT id FROM enqueued)"
+_UNKNOWN = "SELECT count(*) FROM workerd.history h WHERE NOT EXISTS (SELECT FROM enqueued e WHERE e.id = h.id)"
 _TWICE = "SELECT count(*) FROM (SELECT id FROM workerd.history GROUP BY id HAVING count(*) > 1) AS twice"
 _WAITS = """
     SELECT count(*) AS jobs, extract(epoch FROM max(finished_at) - min(enqueued_at))::float AS seconds,
