@@ -38,6 +38,34 @@ async def gated(number: int) -> str:
 
 
 @task
+async def gather(*, job: Job) -> list[Any]:
+    return list(job.parents.values())
+
+
+@task
+def gather_in_thread(*, job: Job) -> list[Any]:
+    return list(job.parents.values())
+
+
+@task(cpu=True)
+def gather_in_child(*, job: Job) -> list[Any]:
+    return list(job.parents.values())
+
+
+@task(result_ttl=0)
+async def fleeting(number: int) -> None:
+    begun[number].set()
+    await go_on[number].wait()
+
+
+@task(retry=Retry(max=0))
+async def gated_failure(number: int) -> None:
+    begun[number].set()
+    await go_on[number].wait()
+    raise ValueError("told to fail")
+
+
+@task
 async def nap(seconds: float) -> None:
     await asyncio.sleep(seconds)
 

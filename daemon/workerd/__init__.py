@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     __version__: str
+    from workerd.asked import After
     from workerd.errors import JobError, JobFailed, PayloadError, TaskError, WorkerdError
     from workerd.job import Job
     from workerd.outcomes import Discard, RetryAfter, Snooze
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from workerd.tasks import Task, task
 
 _HOME = {
+    "After": "workerd.asked",
     "Discard": "workerd.outcomes",
     "Job": "workerd.job",
     "JobError": "workerd.errors",
@@ -31,6 +33,7 @@ _HOME = {
 }
 
 __all__ = [
+    "After",
     "Discard",
     "Job",
     "JobError",

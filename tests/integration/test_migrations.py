@@ -232,6 +232,7 @@ async def test_an_upgrade_that_failed_half_way_goes_on_where_it_stopped(
 async def test_a_build_of_an_index_that_was_interrupted_is_begun_anew(
     empty: DB, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await migrate.upgrade(empty)
     monkeypatch.setattr(migrate, "_CALMLY", "SET lock_timeout = '100ms'")
     knows(monkeypatch, *ALL, Migration(len(ALL) + 1, "probe", migrate.parse(_FAILING.replace("SELECT 1 / 0;", ""))))
     other = await asyncpg.connect(empty_dsn)

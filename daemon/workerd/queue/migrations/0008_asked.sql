@@ -739,10 +739,6 @@ BEGIN
         DELETE FROM workerd.scheduled WHERE id = a_id AND waits IS DISTINCT FROM 'limit' AND (options ? 'batch') IS NOT TRUE RETURNING *)
     SELECT workerd.queue_now(id, lane, attempt, failures, crashes, max_retries, task, key, enqueued_at, payload, attempts, options),
         CASE waits WHEN 'jobs' THEN 'blocked' ELSE 'scheduled' END INTO ignored, was FROM gone;
-    IF was = 'blocked' THEN
-        DELETE FROM workerd.dependency d WHERE d.child = a_id AND (d.ended IS NULL OR d.news);
-        DELETE FROM workerd.unlooked u WHERE u.child = a_id;
-    END IF;
     IF was IS NULL THEN
         WITH gone AS (DELETE FROM workerd.history WHERE id = a_id AND state IN ('failed', 'cancelled') RETURNING *),
         locked AS (INSERT INTO workerd.key (key, id) SELECT key, id FROM gone WHERE key IS NOT NULL)
