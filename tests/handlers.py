@@ -37,6 +37,46 @@ async def gated(number: int) -> str:
     return "went on"
 
 
+LENGTH = 0.1  # seconds that limited jobs take
+
+
+@task(concurrency=2)
+async def two_at_a_time() -> None:
+    await asyncio.sleep(0.02)
+
+
+@task(concurrency=1, limit_key="tenant")
+async def one_per_tenant(tenant: str) -> None:
+    await asyncio.sleep(LENGTH)
+
+
+@task(limit_key="tenant")
+async def in_turn(tenant: str) -> None:
+    await asyncio.sleep(0.01)
+
+
+@task(limit="40/s")
+async def forty_a_second() -> None:
+    pass
+
+
+@task
+async def pause() -> None:
+    await asyncio.sleep(0.02)
+
+
+@task(concurrency=1, limit_key="tenant", retry=Retry(max=2, interval=0.01))
+async def clumsy(tenant: str, *, job: Job) -> None:
+    if job.attempt == 1:
+        raise ValueError(f"{tenant} stumbles")
+
+
+@task(concurrency=1)
+async def alone(number: int) -> None:
+    begun[number].set()
+    await go_on[number].wait()
+
+
 @task
 async def gather(*, job: Job) -> list[Any]:
     return list(job.parents.values())

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from workerd import asked
 from workerd.errors import TaskError
+from workerd.limit import UNLIMITED, Limit
 from workerd.retry import Retry
-from workerd.units import Duration, parse_duration, parse_size
+from workerd.units import Duration, parse_duration, parse_rate, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -42,6 +43,8 @@ class Task(Generic[P, R]):
         result_ttl: float | None,
         cpu: bool = False,
         memory: int | None = None,
+        limit: Limit = UNLIMITED,
+        limit_key: str | None = None,
     ) -> None:
         self.fn = fn
         self.name = name
@@ -52,6 +55,8 @@ class Task(Generic[P, R]):
         self.result_ttl = result_ttl  # seconds; None: the setting RESULT_TTL; 0: a success leaves no row
         self.cpu = cpu  # runs in a process of its own
         self.memory = memory  # bytes that it may take there; None: no limit
+        self.limit = limit
+        self.limit_key = limit_key  # the argument by whose values its jobs take turns, each with the limit
         self.is_async = inspect.iscoroutinefunction(fn)
         self.signature = _signature(fn, name)
         self._required, self._allowed = _names(self.signature)
@@ -125,15 +130,18 @@ def task(fn: Callable[P, R], /) -> Task[P, R]: ...
 def task(
     *, name: str | None = None, queue: str = "default", priority: int = 0, retry: Retry | int | None = None,
     timeout: Duration | None = None, result_ttl: Duration | None = None, cpu: bool = False, memory: str | int | None = None,
+    limit: str | float | None = None, concurrency: int | None = None, limit_key: str | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...  # fmt: skip
 def task(
     fn: Callable[..., Any] | None = None, /, *, name: str | None = None, queue: str = "default", priority: int = 0,
     retry: Retry | int | None = None, timeout: Duration | None = None, result_ttl: Duration | None = None, cpu: bool = False,
-    memory: str | int | None = None,
+    memory: str | int | None = None, limit: str | float | None = None, concurrency: int | None = None, limit_key: str | None = None,
 ) -> Any:  # fmt: skip
     """Register a function as a task. Its name is the function's unless given. Raises TaskError for a wrong declaration.
 
     `cpu=True` runs a plain `def` in a child process, which is killed at its timeout; `memory` (bytes, `500M`) is what it may take there.
+    `limit` (`10/s`, `100/m`) is how many of its jobs start, `concurrency` how many run at a time, in the whole fleet. With `limit_key`, the
+    name of an argument, each value of that has these limits to itself, and jobs of different values take turns.
     """
 
     def register(fn: Callable[..., Any]) -> Task[..., Any]:
@@ -141,7 +149,10 @@ def task(
         declared = Task(
             fn, title, queue, priority, Retry(retry) if isinstance(retry, int) else retry or Retry(),
             _duration(title, "timeout", timeout), _duration(title, "result_ttl", result_ttl), cpu, _memory(title, cpu, memory),
+            _limit(title, limit, concurrency), limit_key,
         )  # fmt: skip
+        if limit_key is not None and limit_key not in declared.signature.parameters:
+            raise TaskError(f"task {title}: limit_key is {limit_key}, which is no argument of it")
         if cpu and declared.is_async:
             raise TaskError(f"task {title}: cpu=True is for a plain def, which runs in a process of its own")
         known = registry.get(title)
@@ -174,6 +185,15 @@ def _memory(task_name: str, cpu: bool, value: str | int | None) -> int | None:
     if size < 1_000_000:
         raise TaskError(f"task {task_name}: memory is {value}, allowed is 1M and more")
     return size
+
+
+def _limit(task_name: str, rate: str | float | None, concurrency: int | None) -> Limit:
+    if concurrency is not None and concurrency < 1:
+        raise TaskError(f"task {task_name}: concurrency is {concurrency}, allowed is 1 and more")
+    try:
+        return Limit(None if rate is None else parse_rate(rate), concurrency)
+    except ValueError as error:
+        raise TaskError(f"task {task_name}: limit {error}") from error
 
 
 def _signature(fn: Callable[..., Any], name: str) -> inspect.Signature:

@@ -48,6 +48,19 @@ def _parse_text(value: str) -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
+def parse_rate(value: str | float) -> float:
+    """A number per second of `10/s`, `100/m`, `1000/h`, `5/30s`, or a number. Raises ValueError."""
+    amount, _, unit = str(value).strip().lower().partition("/")
+    try:
+        unit = unit.strip() or "s"
+        rate = float(amount) / parse_duration(unit if unit[0].isdigit() else f"1{unit}")
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{value!r} is not a rate: use 10/s, 100/m or 1000/h") from error
+    if not math.isfinite(rate) or rate <= 0:
+        raise ValueError(f"{value!r} is not a rate: use 10/s, 100/m or 1000/h")
+    return rate
+
+
 def parse_size(value: str | int) -> int:
     """Bytes of `500M`, `2G`, `1.5 GiB` or a number of bytes. Raises ValueError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", str(value).strip().upper())

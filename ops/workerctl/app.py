@@ -12,6 +12,7 @@ from workerctl.commands import (
     enqueue,
     install,
     jobs,
+    limits,
     logs,
     nodes,
     queues,
@@ -30,6 +31,7 @@ for group in (daemon, status, stats, logs, enqueue, setup, install, bench):
     for command in group.commands:
         app.command(context_settings=getattr(command, "context_settings", None))(command)
 app.add_typer(jobs.app, name="jobs", help="List, show, retry, cancel, delete and await jobs.")
+app.add_typer(limits.app, name="limits", help="Rates and concurrency of queues and tasks.")
 app.add_typer(queues.app, name="queues", help="List, pause and resume queues.")
 app.add_typer(nodes.app, name="nodes", help="The daemons of this database, on every host.")
 app.add_typer(database.app, name="db", help="The schema in the database.")

@@ -84,14 +84,18 @@ async def test_after_a_failure_too_and_after_any_of_several(node: InProcess, que
     assert await queue.result(waits_on, timeout=10) == [None, "went on"]
 
 
-async def test_cancelling_a_parent_that_has_not_started_cancels_what_waits(queue: Queue, node: InProcess, db: DB) -> None:
+async def test_cancelling_a_parent_that_has_not_started_cancels_what_waits(
+    queue: Queue, node: InProcess, db: DB
+) -> None:
     parent = await queue.enqueue("echo", delay="1h")
     child = await queue.enqueue("gather", after=[parent])
     assert await queue.cancel(parent) == "scheduled"
     await until_state(db, child, "cancelled")
 
 
-async def test_a_blocked_job_can_be_cancelled_and_can_be_told_not_to_wait(queue: Queue, node: InProcess, db: DB) -> None:
+async def test_a_blocked_job_can_be_cancelled_and_can_be_told_not_to_wait(
+    queue: Queue, node: InProcess, db: DB
+) -> None:
     parent = await queue.enqueue("echo", delay="1h")
     child, impatient = [await queue.enqueue("gather", after=[parent]) for _ in range(2)]
     await queue.cancel(child)
@@ -124,7 +128,9 @@ async def test_a_parent_that_ends_while_its_child_is_being_enqueued_is_not_misse
     await other.close()
 
 
-async def test_a_delay_counts_from_the_enqueueing_and_a_key_holds_while_it_waits(queue: Queue, node: InProcess, db: DB) -> None:
+async def test_a_delay_counts_from_the_enqueueing_and_a_key_holds_while_it_waits(
+    queue: Queue, node: InProcess, db: DB
+) -> None:
     parent = await queue.enqueue("echo")
     child = await queue.enqueue("gather", after=[parent], delay="1h", key="once")
     await queue.result(parent, timeout=10)
