@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from workerd.job import Job
     from workerd.outcomes import Discard, RetryAfter, Snooze
     from workerd.queue.client import Queue
+    from workerd.queue.flow import Batch, Call
     from workerd.retry import Retry
     from workerd.tasks import Task, task
 
 _HOME = {
     "After": "workerd.asked",
+    "Batch": "workerd.queue.flow",
+    "Call": "workerd.queue.flow",
     "Discard": "workerd.outcomes",
     "Job": "workerd.job",
     "JobError": "workerd.errors",
@@ -34,6 +37,8 @@ _HOME = {
 
 __all__ = [
     "After",
+    "Batch",
+    "Call",
     "Discard",
     "Job",
     "JobError",

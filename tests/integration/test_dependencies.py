@@ -10,9 +10,11 @@ import pytest
 
 from tests import handlers
 from tests.support import state_of, until, until_state
-from workerd import After, PayloadError, TaskError
+from workerd import After, Call, PayloadError, TaskError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.support import InProcess
     from workerd import Queue
 
@@ -153,10 +155,79 @@ async def test_what_cannot_be_waited_for_is_refused(queue: Queue, after: Any, re
         await queue.enqueue("gather", after=after)
 
 
-async def test_two_thousand_children_of_two_daemons_parents_all_run(node: InProcess, queue: Queue, db: DB) -> None:
+async def test_a_thousand_pairs_all_run(node: InProcess, queue: Queue, db: DB) -> None:
     parents = await queue.enqueue_many("echo", [{"value": n} for n in range(1000)])
     children = await asyncio.gather(*(queue.enqueue("echo", {"value": 1}, after=[parent]) for parent in parents))
     await until(
-        lambda: db.fetchval("SELECT count(*) = $2 FROM workerd.history WHERE id = ANY ($1) AND state = 'succeeded'", children, len(children)),
+        lambda: db.fetchval("SELECT count(*) = 1000 FROM workerd.history WHERE id = ANY ($1) AND state = 'succeeded'", children),
         "all children have run",
     )  # fmt: skip
+
+
+async def test_a_flow_runs_in_its_order_and_comes_into_being_as_a_whole(node: InProcess, queue: Queue) -> None:
+    ids = await queue.flow(
+        {
+            "sum": Call("gather", after=["left", "right"]),
+            "left": Call("echo", {"value": 1}, after="root"),
+            "right": Call("echo", {"value": 2}, after="root", options={"priority": 5}),
+            "root": Call("echo", {"value": 0}),
+        }
+    )
+    assert list(ids) == ["sum", "left", "right", "root"]
+    assert await queue.result(ids["sum"], timeout=10) == [1, 2]
+
+
+async def test_a_flow_with_a_cycle_or_a_gap_is_refused(queue: Queue, db: DB) -> None:
+    with pytest.raises(TaskError, match=r"in a cycle: (a → b → a|b → a → b)"):
+        await queue.flow({"a": Call("echo", after="b"), "b": Call("echo", after="a")})
+    with pytest.raises(TaskError, match="a is to come after z, which is no call of this flow"):
+        await queue.flow({"a": Call("echo", after="z")})
+    assert await db.fetchval("SELECT count(*) FROM workerd.job") == 0
+
+
+async def test_a_chain_hands_each_result_to_the_next(node: InProcess, queue: Queue) -> None:
+    *_, last = await queue.chain(Call("echo", {"value": 5}), Call("gather"), Call("gather"))
+    assert await queue.result(last, timeout=10) == [[5]]
+
+
+async def test_a_batch_shows_its_progress_counts_its_jobs_and_is_followed_by_one(
+    node: InProcess, queue: Queue, db: DB
+) -> None:
+    begun, go_on = handlers.gate(505)
+    async with queue.batch(on_finished=Call("gather")) as batch:
+        await batch.enqueue_many("echo", [{"value": n} for n in range(2)])
+        await batch.enqueue("discarding")
+        await batch.enqueue("gated", {"number": 505})
+    await begun.wait()
+
+    async def progress() -> float | None:
+        fraction: float | None = await db.fetchval("SELECT progress FROM workerd.job WHERE id = $1", batch.id)
+        return fraction
+
+    await until(lambda: is_equal(progress, 0.75), "three of four have ended")
+    assert await state_of(db, batch.id) == "blocked"
+    go_on.set()
+    counts = {"jobs": 4, "succeeded": 3, "failed": 1, "cancelled": 0}
+    assert await queue.result(batch.id, timeout=10) == counts
+    assert batch.finished_id is not None
+    assert await queue.result(batch.finished_id, timeout=10) == [counts]
+
+
+async def test_a_batch_whose_block_fails_leaves_nothing_and_one_without_jobs_succeeds(
+    node: InProcess, queue: Queue, db: DB
+) -> None:
+    async def fail() -> None:
+        async with queue.batch() as failing:
+            await failing.enqueue("echo")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert await db.fetchval("SELECT count(*) FROM workerd.job") == 0
+    async with queue.batch() as batch:
+        pass
+    assert (await queue.result(batch.id, timeout=10))["jobs"] == 0
+
+
+async def is_equal(ask: Callable[[], Awaitable[object]], expected: object) -> bool:
+    return await ask() == expected

@@ -38,8 +38,9 @@ MOST_ROWS = 2 * LEASES + 1500  # that one step of a plan may look at: all ticket
 GOOD: list[Ending] = ["succeeded"] * 8
 BIG = {"ready", "scheduled", "history", "lease", "key"}
 SMALL_INDEXES = {
-    "node_pkey", "queue_pkey", "lane_pkey", "lane_queue_priority_key", "task_pkey", "history_day_pkey", "progress_pkey", "tally_pkey",
-    "job_log_at", "node_order_pkey", "node_order_node", "step_pkey", "awaited_pkey", "signal_pkey", "signal_untaken",
+    "node_pkey", "queue_pkey", "lane_pkey", "lane_place", "task_pkey", "history_day_pkey", "progress_pkey", "tally_pkey",
+    "job_log_at", "node_order_pkey", "node_order_node", "step_pkey", "awaited_pkey", "signal_pkey", "signal_untaken", "slot_pkey", "unlooked_pkey", "limits_pkey", "bucket_pkey",
+    "dependency_open",  # whether anybody waits for any job
 }  # fmt: skip
 
 _LISTEN = """
@@ -432,8 +433,8 @@ STATEMENTS = {
     "cycle": Statement(_cycle, {"lease_pkey", "lease_last", "ready_pkey", "key_pkey"}, _claim_and_leave),
     "give_back": Statement(_give_back, {"lease_pkey", "ready_pkey", "key_pkey"}, _cancel_running),
     "rescue": Statement(_rescue, {"lease_pkey", "ready_pkey", "key_pkey"}, _die),
-    "stage of due jobs": Statement(_stage_due, {"scheduled_run_at", "scheduled_pkey"}, _make_due),
-    "stage of nothing": Statement(_stage_nothing, {"scheduled_run_at", "scheduled_pkey"}),
+    "stage of due jobs": Statement(_stage_due, {"scheduled_due", "scheduled_pkey"}, _make_due),
+    "stage of nothing": Statement(_stage_nothing, {"scheduled_due"}),
     "enqueue": Statement(_enqueue, set()),
     "enqueue with a key": Statement(_enqueue_once, {"key_pkey"}),
     "enqueue by COPY": Statement(_copy, set()),
@@ -450,7 +451,7 @@ STATEMENTS = {
     "orders to nodes": Statement(_order, set()),
     "steps of a running job": Statement(_step, {"lease_pkey"}, Scene.claim, may_scan=frozenset({"lease"})),
     "an answer to a job that waits": Statement(_answer, {"ready_id", "scheduled_pkey"}, _wait),
-    "prune": Statement(_prune, {"ready_id", "scheduled_pkey", "lease_pkey", "history_id"}, _report),
+    "prune": Statement(_prune, {"ready_id", "scheduled_pkey", "lease_pkey", "history_id", "dependency_pkey"}, _report),
 }
 OF_A_CLAIMER = {"claim", "claim among many", "claim of nothing", "cycle"}
 STATES = ("new", "empty", "full but planned while empty", "full")

@@ -12,6 +12,7 @@ from workerd import codec
 from workerd.asked import asked
 from workerd.errors import DatabaseError, JobError, JobFailed, TaskError
 from workerd.queue import enqueue, signals
+from workerd.queue import flow as flows
 from workerd.queue.coalesce import Coalescer
 from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect_options, explain, open_any
 from workerd.units import Duration, parse_duration
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from workerd.asked import Asks
     from workerd.job import AnyConnection
+    from workerd.queue.flow import Call
     from workerd.tasks import Task
 
 FINAL = ("succeeded", "failed", "cancelled")
@@ -144,6 +146,27 @@ class Queue:
             return await enqueue.many(connection, what, texts)
         async with self.connection() as own:
             return await enqueue.many(own, what, texts)
+
+    async def flow(self, calls: Mapping[str, Call], *, connection: AnyConnection | None = None) -> dict[str, int]:
+        """Enqueue calls that wait for each other, all or none; returns the ids of the jobs by the names of the calls.
+
+        Raises TaskError when they wait for each other in a cycle, or for a call that there is not.
+        """
+        if connection is not None:
+            return await flows.flow(self, calls, connection)
+        async with self.connection() as own, own.transaction():
+            return await flows.flow(self, calls, own)
+
+    async def chain(self, *calls: Call, connection: AnyConnection | None = None) -> list[int]:
+        """Enqueue calls of which each waits for the one before, all or none; returns the ids of the jobs in this order."""
+        if connection is not None:
+            return await flows.chain(self, calls, connection)
+        async with self.connection() as own, own.transaction():
+            return await flows.chain(self, calls, own)
+
+    def batch(self, on_finished: Call | None = None) -> flows.Batch:
+        """Jobs whose end is waited for together: `async with queue.batch(on_finished=Call("report")) as batch: …`."""
+        return flows.Batch(self, on_finished)
 
     async def result(self, job_id: int, timeout: Duration | None = None) -> Any:
         """Wait until the job is final and return its result.

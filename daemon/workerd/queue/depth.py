@@ -14,14 +14,18 @@ _DEPTHS = """
     WITH held AS MATERIALIZED (SELECT lane, range_agg(tickets) AS tickets FROM workerd.lease GROUP BY lane),
     lanes AS (
         SELECT l.id, l.queue, coalesce(h.tickets, '{}') AS tickets FROM workerd.lane l LEFT JOIN held h ON h.lane = l.id),
+    waiting AS MATERIALIZED (
+        SELECT lane, count(*) FILTER (WHERE waits IS NULL) AS scheduled, count(*) FILTER (WHERE waits = 'jobs') AS blocked,
+            count(*) FILTER (WHERE waits = 'limit') AS in_line, min(run_at) FILTER (WHERE waits = 'limit') AS oldest
+        FROM workerd.scheduled GROUP BY lane),
     counted AS (
-        SELECT l.queue, r.n AS ready, coalesce(c.n, 0) AS running, s.n AS scheduled, o.queued_at
-        FROM lanes l, LATERAL (SELECT count(*) AS n FROM workerd.ready r WHERE r.lane = l.id) r,
-            LATERAL (SELECT count(*) AS n FROM workerd.scheduled s WHERE s.lane = l.id) s,
+        SELECT l.queue, r.n + coalesce(s.in_line, 0) AS ready, coalesce(c.n, 0) AS running, coalesce(s.scheduled, 0) AS scheduled,
+            coalesce(s.blocked, 0) AS blocked, least(o.queued_at, s.oldest) AS queued_at
+        FROM lanes l LEFT JOIN waiting s ON s.lane = l.id, LATERAL (SELECT count(*) AS n FROM workerd.ready r WHERE r.lane = l.id) r,
             LATERAL (SELECT sum(upper(t) - lower(t)) AS n FROM unnest(l.tickets) t) c
             LEFT JOIN LATERAL (
                 SELECT r.queued_at FROM workerd.ready r WHERE r.lane = l.id AND NOT r.pos <@ l.tickets ORDER BY r.pos LIMIT 1) o ON true)
-    SELECT queue, sum(ready - running)::bigint, sum(running)::bigint, sum(scheduled)::bigint,
+    SELECT queue, sum(ready - running)::bigint, sum(running)::bigint, sum(scheduled)::bigint, sum(blocked)::bigint,
         greatest(extract(epoch FROM now() - min(queued_at)), 0)::double precision
     FROM counted GROUP BY queue ORDER BY queue
 """
@@ -33,6 +37,7 @@ class Depth:
     queued: int
     running: int
     scheduled: int
+    blocked: int
     oldest: float | None  # seconds for which the first in line has been queued; None: none waits
 
 

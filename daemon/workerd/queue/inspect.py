@@ -33,13 +33,16 @@ _DEPTHS = """
         SELECT l.queue, count(r.id) AS ready, min(r.queued_at) FILTER (WHERE NOT EXISTS (
             SELECT FROM workerd.lease e WHERE e.lane = r.lane AND e.last >= r.pos AND e.tickets @> r.pos)) AS oldest
         FROM workerd.lane l LEFT JOIN workerd.ready r ON r.lane = l.id GROUP BY l.queue)
-    SELECT q.name AS queue, (coalesce(d.ready, 0) - coalesce(h.running, 0))::bigint AS queued, coalesce(s.scheduled, 0) AS scheduled,
-        0::bigint AS blocked, coalesce(h.running, 0)::bigint AS running,
-        extract(epoch FROM now() - d.oldest)::double precision AS oldest_queued_s, q.paused_at IS NOT NULL AS paused
+    SELECT q.name AS queue, (coalesce(d.ready, 0) - coalesce(h.running, 0) + coalesce(s.in_line, 0))::bigint AS queued,
+        coalesce(s.scheduled, 0) AS scheduled, coalesce(s.blocked, 0) AS blocked, coalesce(h.running, 0)::bigint AS running,
+        extract(epoch FROM now() - least(d.oldest, s.oldest))::double precision AS oldest_queued_s, q.paused_at IS NOT NULL AS paused
     FROM workerd.queue q LEFT JOIN depth d ON d.queue = q.name
     LEFT JOIN (SELECT l.queue, sum(running) AS running FROM held JOIN workerd.lane l ON l.id = held.lane GROUP BY l.queue) h
         ON h.queue = q.name
-    LEFT JOIN (SELECT l.queue, count(*) AS scheduled FROM workerd.scheduled x JOIN workerd.lane l ON l.id = x.lane GROUP BY l.queue) s
+    LEFT JOIN (
+        SELECT l.queue, count(*) FILTER (WHERE x.waits IS NULL) AS scheduled, count(*) FILTER (WHERE x.waits = 'jobs') AS blocked,
+            count(*) FILTER (WHERE x.waits = 'limit') AS in_line, min(x.run_at) FILTER (WHERE x.waits = 'limit') AS oldest
+        FROM workerd.scheduled x JOIN workerd.lane l ON l.id = x.lane GROUP BY l.queue) s
         ON s.queue = q.name
     ORDER BY q.name
 """

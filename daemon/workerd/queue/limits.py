@@ -29,7 +29,10 @@ _SET = """
 """
 _CLEAR = "DELETE FROM workerd.limits WHERE origin = 'operator' AND scope = $1 AND name = $2 RETURNING true"
 _MARK = "SELECT workerd.mark_limited()"
-_EXISTS = "SELECT EXISTS (SELECT FROM workerd.queue WHERE $1 = 'queue' AND name = $2) OR EXISTS (SELECT FROM workerd.task WHERE $1 <> 'queue' AND name = $2)"
+_EXISTS = """
+    SELECT EXISTS (SELECT FROM workerd.queue WHERE $1 = 'queue' AND name = $2)
+        OR EXISTS (SELECT FROM workerd.task WHERE $1 <> 'queue' AND name = $2)
+"""
 _LIST = """
     SELECT f.scope, f.name, f.origin, f.rate, f.concurrency, t.limit_key,
         (SELECT count(*) FROM workerd.slot s WHERE CASE f.scope WHEN 'queue' THEN s.queue ELSE s.task END = f.name) AS admitted,
@@ -82,5 +85,5 @@ async def clear(connection: AnyConnection, scope: Scope, name: str) -> bool:
 
 
 async def find(connection: AnyConnection) -> list[dict[str, Any]]:
-    """The limits in force, as JSON-ready values: `rate` in jobs a second, how many jobs are `admitted` (queued or running) and `waiting`."""
+    """The limits in force, as JSON-ready values: `rate` in jobs a second, how many are `admitted` (queued or running), `waiting`."""
     return [dict(row) for row in await connection.fetch(_LIST)]

@@ -42,6 +42,16 @@ _OLD_STEPS = """
     signals AS (DELETE FROM workerd.signal USING over WHERE signal.id = over.id)
     DELETE FROM workerd.awaited USING over WHERE awaited.id = over.id
 """
+_OLD_DEPENDENCIES = """
+    WITH gone AS (DELETE FROM workerd.dependency WHERE ctid = ANY (ARRAY(
+        SELECT d.ctid FROM workerd.dependency d WHERE d.ended IS NOT NULL AND NOT d.news
+            AND NOT EXISTS (SELECT FROM workerd.history h WHERE h.id = d.child)
+            AND NOT EXISTS (SELECT FROM workerd.ready r WHERE r.id = d.child)
+            AND NOT EXISTS (SELECT FROM workerd.scheduled s WHERE s.id = d.child)
+        LIMIT 10000)) RETURNING 1)
+    SELECT count(*) FROM gone
+"""
+_FULL_BUCKETS = "DELETE FROM workerd.bucket WHERE at < now() - interval '1 day'"
 KEEP = (
     35 * 86400.0
 )  # seconds that dead nodes, counters and what jobs logged are kept, at least as long as what refers to them
@@ -75,4 +85,7 @@ async def prune(connection: Connection, longest_ttl: float) -> list[str]:
         await connection.execute(_OLD_STEPS)
     while await connection.fetchval(_OLD_LINES, max(KEEP, longest_ttl)):
         pass
+    while await connection.fetchval(_OLD_DEPENDENCIES):
+        pass
+    await connection.execute(_FULL_BUCKETS)
     return dropped

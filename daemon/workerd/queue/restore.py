@@ -42,6 +42,8 @@ _ADD_DAYS = """
     SELECT workerd.add_history_days(array(
         SELECT extract(epoch FROM day::timestamp - now() AT TIME ZONE 'UTC') - 86400 FROM unnest($1::text[]) AS day))
 """
+# Transactions of another server, or another time, are not waited for.
+_LOOK_ANEW = "UPDATE workerd.unlooked SET xid = NULL"
 _NODES = "UPDATE workerd.node SET dead_at = coalesce(dead_at, clock_timestamp()), busy = 0"
 # The attempt that ran is spent and no failure, as when a draining node gives a job back; what was to be cancelled is.
 _RETURN = """
@@ -89,6 +91,7 @@ async def restore(
     await roles.grant_again(connection, prefixes)
     returned: int = await connection.fetchval(_RETURN, ttl, timeout=LONGEST)
     await connection.execute(_NODES)
+    await connection.execute(_LOOK_ANEW)
     for name in {**contents.sequences, **given_out}:  # no number is given out twice
         await connection.execute(_SET, name, max(contents.sequences.get(name, 0), given_out.get(name, 0)))
     await connection.execute(_TELL)

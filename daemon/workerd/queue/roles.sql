@@ -16,19 +16,25 @@ GRANT SELECT ON workerd.migration, workerd.migration_part TO {prefix}_enqueue, {
 
 -- enqueue: puts jobs into the queue and answers them; it reads no payload, nor does it set what counts attempts.
 GRANT USAGE ON SEQUENCE workerd.job_id, workerd.ticket TO {prefix}_enqueue;
-GRANT SELECT ON workerd.task, workerd.queue, workerd.lane TO {prefix}_enqueue;
+GRANT SELECT ON workerd.task, workerd.queue, workerd.lane, workerd.limit_in_force TO {prefix}_enqueue;
 GRANT INSERT (name) ON workerd.queue TO {prefix}_enqueue;
-GRANT INSERT (queue, priority) ON workerd.lane TO {prefix}_enqueue;
-GRANT INSERT (lane, id, max_retries, task, key, payload), SELECT (lane, id) ON workerd.ready TO {prefix}_enqueue;
-GRANT INSERT (id, lane, run_at, max_retries, task, key, payload), SELECT (id) ON workerd.scheduled TO {prefix}_enqueue;
+GRANT INSERT (queue, priority, node, limited) ON workerd.lane TO {prefix}_enqueue;
+GRANT INSERT (lane, id, max_retries, task, key, payload, options), SELECT (lane, id) ON workerd.ready TO {prefix}_enqueue;
+GRANT INSERT (id, lane, run_at, max_retries, task, key, payload, options, waits, line), SELECT (id) ON workerd.scheduled TO {prefix}_enqueue;
+GRANT INSERT (child, parent) ON workerd.dependency TO {prefix}_enqueue;
+GRANT INSERT (child) ON workerd.unlooked TO {prefix}_enqueue;
+GRANT SELECT (id) ON workerd.history TO {prefix}_enqueue;
 GRANT INSERT, SELECT ON workerd.key TO {prefix}_enqueue;
 GRANT INSERT (id, event, payload) ON workerd.signal TO {prefix}_enqueue;
 
 -- work: what a daemon does, and what the handlers of its jobs enqueue and await
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     workerd.ready, workerd.scheduled, workerd.lease, workerd.key, workerd.progress, workerd.step, workerd.awaited, workerd.signal,
-    workerd.job_log, workerd.tally, workerd.node, workerd.node_order
+    workerd.job_log, workerd.tally, workerd.node, workerd.node_order, workerd.dependency, workerd.unlooked, workerd.slot, workerd.bucket,
+    workerd.turn
 TO {prefix}_work;
+GRANT INSERT, DELETE, UPDATE ON workerd.limits TO {prefix}_work;
+GRANT UPDATE (limited) ON workerd.lane TO {prefix}_work;
 GRANT SELECT, INSERT, UPDATE ON workerd.task TO {prefix}_work;
 GRANT SELECT, INSERT ON workerd.history TO {prefix}_work;
 GRANT SELECT ON workerd.history_day, workerd.job, workerd.task_queue TO {prefix}_work;
@@ -45,7 +51,10 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON workerd.ready, workerd.scheduled, worker
 GRANT INSERT, DELETE ON workerd.history TO {prefix}_operate;
 GRANT DELETE ON workerd.job_log TO {prefix}_operate;
 GRANT UPDATE (cancel) ON workerd.lease TO {prefix}_operate;
-GRANT UPDATE (paused_at) ON workerd.queue TO {prefix}_operate;
+GRANT UPDATE (paused_at, ageing) ON workerd.queue TO {prefix}_operate;
+GRANT INSERT, UPDATE, DELETE ON workerd.limits TO {prefix}_operate;
+GRANT UPDATE (limited) ON workerd.lane, workerd.task TO {prefix}_operate;
+GRANT UPDATE (ended, news) ON workerd.dependency TO {prefix}_operate;
 GRANT UPDATE (forgotten_at) ON workerd.node TO {prefix}_operate;
 GRANT INSERT ON workerd.node_order TO {prefix}_operate;
 
@@ -53,5 +62,6 @@ GRANT INSERT ON workerd.node_order TO {prefix}_operate;
 GRANT SELECT ON
     workerd.job, workerd.task_queue, workerd.ready, workerd.scheduled, workerd.history, workerd.history_day, workerd.lease, workerd.lane,
     workerd.queue, workerd.task, workerd.key, workerd.progress, workerd.step, workerd.awaited, workerd.signal, workerd.job_log,
-    workerd.tally, workerd.node, workerd.node_order
+    workerd.tally, workerd.node, workerd.node_order, workerd.dependency, workerd.unlooked, workerd.slot, workerd.bucket, workerd.turn,
+    workerd.limits, workerd.limit_in_force
 TO {prefix}_read;

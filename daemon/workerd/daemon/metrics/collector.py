@@ -91,7 +91,7 @@ class _Collector:
         jobs = GaugeMetricFamily("workerd_queue_jobs", "Unfinished jobs", labels=("queue", "state"))
         oldest = GaugeMetricFamily("workerd_queue_oldest_seconds", "Age of the oldest queued job", labels=("queue",))
         for depth in self._census.depths:
-            for state in ("queued", "scheduled", "running"):
+            for state in ("queued", "scheduled", "blocked", "running"):
                 jobs.add_metric((depth.queue, state), getattr(depth, state))
             oldest.add_metric((depth.queue,), depth.oldest or 0.0)
         yield jobs
