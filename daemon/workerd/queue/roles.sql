@@ -33,11 +33,11 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     workerd.job_log, workerd.tally, workerd.node, workerd.node_order, workerd.dependency, workerd.unlooked, workerd.slot, workerd.bucket,
     workerd.turn
 TO {prefix}_work;
-GRANT INSERT, DELETE, UPDATE ON workerd.limits TO {prefix}_work;
+GRANT SELECT, INSERT, DELETE, UPDATE ON workerd.limits TO {prefix}_work;
 GRANT UPDATE (limited) ON workerd.lane TO {prefix}_work;
 GRANT SELECT, INSERT, UPDATE ON workerd.task TO {prefix}_work;
 GRANT SELECT, INSERT ON workerd.history TO {prefix}_work;
-GRANT SELECT ON workerd.history_day, workerd.job, workerd.task_queue TO {prefix}_work;
+GRANT SELECT ON workerd.history_day, workerd.job, workerd.task_queue, workerd.limit_in_force TO {prefix}_work;
 GRANT EXECUTE ON FUNCTION workerd.add_history_days, workerd.drop_history_day TO {prefix}_work;
 DO $$
 BEGIN
