@@ -17,7 +17,8 @@ from tests.examples import examples
 from tests.support import InProcess, psql, until_state
 from workerd import Queue
 from workerd.errors import DatabaseError, SchemaError
-from workerd.queue import build, change, depth, enqueue, failures, fleet, inspect, migrate, orders, prune, roles
+from workerd.limit import Limit
+from workerd.queue import build, change, depth, enqueue, failures, fleet, inspect, limits, migrate, orders, prune, roles
 from workerd.queue.backup import backup
 from workerd.queue.claim import BEGINNING, Wanted, claim
 from workerd.queue.database import connect
@@ -92,6 +93,7 @@ async def jobs(db: DB, queue: Queue) -> Jobs:
         VALUES ($1, 'here', 1, '1', false, '{echo}', '{}', 1)""",
         NODE,
     )
+    await limits.put(db, "queue", "narrow", Limit(concurrency=1))
     queued = await queue.enqueue("echo", {"value": "secret"}, key="a")
     scheduled = await queue.enqueue("echo", {"value": "secret"}, delay="1h")
     failed = await queue.enqueue("echo", {"value": "secret"})
@@ -136,6 +138,10 @@ async def _pause(db: DB, _: Jobs) -> None:
     await inspect.pause(db, "default", paused=True)
 
 
+async def _limit(db: DB, _: Jobs) -> None:
+    await limits.put(db, "queue", "default", Limit(rate=1.0))
+
+
 async def _delete(db: DB, jobs: Jobs) -> None:
     await change.delete(db, [jobs.failed])
 
@@ -167,6 +173,14 @@ ACTS: dict[str, tuple[Act, set[str]]] = {
     "enqueue from Python": (_now, PUTS),
     "enqueue by COPY": (_copy, PUTS),
     "enqueue by COPY, later": (_copy_later, PUTS),
+    "enqueue after another": ("SELECT workerd.enqueue('echo', after => '{%(queued)s,%(failed)s}', after_end => 'finished')", PUTS),
+    "enqueue many after another": ("SELECT workerd.enqueue_many('echo', '{\"{}\",\"{}\"}', after => '{%(queued)s}')", PUTS),
+    "enqueue a batch": ("SELECT workerd.enqueue('workerd.batch', after => '{%(queued)s}', after_end => 'finished', batch => true)", PUTS),
+    "enqueue for a node, with a deadline": ("SELECT workerd.enqueue('echo', pin => 'here', deadline => now() + interval '1 h')", PUTS),
+    "enqueue under a limit": ("SELECT workerd.enqueue('echo', queue => 'narrow')", PUTS),
+    "enqueue many under a limit": ("SELECT workerd.enqueue_many('echo', '{\"{}\"}', queue => 'narrow')", PUTS),
+    "put another payload under a key": ("SELECT workerd.enqueue('echo', key => 'a', conflict => 'replace')", CHANGES),
+    "put another time under a key": ("SELECT workerd.enqueue('echo', key => 'a', conflict => 'reschedule', delay => '1 h')", CHANGES),
     "answer": ("SELECT workerd.signal(%(queued)s, 'approved')", PUTS),
     "read the view": ("SELECT payload FROM workerd.task_queue", READS),
     "read payloads": ("SELECT payload FROM workerd.ready", READS),
@@ -192,6 +206,8 @@ ACTS: dict[str, tuple[Act, set[str]]] = {
     "delete a finished job": (_delete, {"operate"}),
     "change a finished job": ("UPDATE workerd.history SET state = 'succeeded', error = NULL", NOBODY),
     "pause a queue": (_pause, {"operate"}),
+    "limit a queue": (_limit, CHANGES),
+    "age a queue": ("UPDATE workerd.queue SET ageing = 60", {"operate"}),
     "order a node": (_order, CHANGES),
     "forget a node": (_forget, CHANGES),
     "make a partition": ("SELECT workerd.add_history_days('{60}')", {"work"}),
@@ -257,6 +273,7 @@ async def test_a_function_that_acts_as_the_owner_trusts_no_name_of_its_caller(lo
 
 async def test_a_daemon_works_under_its_role(logins: Logins, settings: Settings, db: DB, queue: Queue) -> None:
     await db.execute("INSERT INTO workerd.history_day VALUES ('2000-01-01')")
+    await limits.put(db, "queue", "narrow", Limit(concurrency=1))
     changed = {"database_url": logins.address("work"), "enable_metrics": True, "metrics_port": 0}
     async with InProcess(settings.model_copy(update={**changed, "tasks": ("tests.handlers", "tests.step_handlers")})):
         job = await queue.enqueue("echo", {"value": 1}, key="k")
@@ -266,6 +283,9 @@ async def test_a_daemon_works_under_its_role(logins: Logins, settings: Settings,
         assert await queue.result(await queue.enqueue("telling", {"lines": 3}), timeout=10) == "told"
         assert await queue.result(await queue.enqueue("enqueuing", {"values": [1, 2]}), timeout=10)
         await until_state(db, await queue.enqueue("discarding"), "failed")
+        first = await queue.enqueue("echo", {"value": 1})
+        second = await queue.enqueue("echo", {"value": 2}, after=[first], queue="narrow")
+        assert await queue.result(second, timeout=10) == 2
         waits = await queue.enqueue("stepping_then_waiting")
         await until_state(db, waits, "scheduled")
         await queue.signal(waits, "approved", "yes")

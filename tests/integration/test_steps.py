@@ -131,6 +131,18 @@ async def test_the_time_is_over_for_good(node: InProcess, queue: Queue, db: DB) 
     assert await queue.result(job, timeout=10) == ["timed out", "timed out"]
 
 
+async def test_a_job_that_failed_since_the_time_was_over_waits_anew_when_it_is_retried(
+    node: InProcess, queue: Queue, db: DB
+) -> None:
+    job = await queue.enqueue("waiting", {"event": "approved", "timeout": 0.2}, max_retries=0)
+    row = await until_state(db, job, "failed")
+    assert "was not told approved in time" in row["error"]
+    await queue.retry(job)
+    await until_state(db, job, "scheduled")
+    assert await queue.signal(job, "approved", "after all")
+    assert await queue.result(job, timeout=10) == "after all"
+
+
 async def test_an_answer_between_the_look_and_the_end_of_the_attempt_is_not_lost(
     node: InProcess, queue: Queue, db: DB
 ) -> None:

@@ -96,8 +96,8 @@ class Leader:
 
     async def _lead(self, connection: Connection) -> None:
         log.info("this node leads: it stages, rescues, prunes and reindexes for all")
-        admitter = Admitter(self._settings, self._node)
-        services: list[Service] = [Stager(), admitter, Rescuer(self._settings), Pruner(self._settings, self._tasks)]
+        stager, admitter = Stager(), Admitter(self._settings, self._node)
+        services: list[Service] = [stager, admitter, Rescuer(self._settings), Pruner(self._settings, self._tasks)]
         if self._settings.enable_metrics:
             services.append(self._census)
         due = dict.fromkeys(services, 0.0)
@@ -111,14 +111,14 @@ class Leader:
                 if reindexer.done():
                     await reindexer  # it ends by an error nobody foresaw
                 if await self._told_within(min(due.values()) - monotonic()):
-                    due[admitter] = 0.0
+                    due[stager] = due[admitter] = 0.0
         finally:
             self._census.forget()
             reindexer.cancel()
             await asyncio.wait([reindexer])
 
     async def _told_within(self, seconds: float) -> bool:
-        """Wait until a job waits for admission that did not before, at most so long; whether it does."""
+        """Wait until a job waits for admission that did not before, or was answered, at most so long; whether it does."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds)):
                 await self._admit.wait()

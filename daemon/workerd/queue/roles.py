@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ROLES = {
     "enqueue": "enqueues jobs and answers those that wait; reads no payload",
     "work": "runs daemons",
-    "operate": "enqueues, reads, retries, cancels and deletes jobs, pauses queues, orders nodes",
+    "operate": "enqueues, reads, retries, cancels and deletes jobs, pauses and limits queues, orders nodes",
     "read": "reads everything, payloads and results too",
 }
 _MEMBERS = (("enqueue", "work"), ("enqueue", "operate"), ("read", "operate"))  # the second may what the first may

@@ -55,6 +55,7 @@ GRANT UPDATE (paused_at, ageing) ON workerd.queue TO {prefix}_operate;
 GRANT INSERT, UPDATE, DELETE ON workerd.limits TO {prefix}_operate;
 GRANT UPDATE (limited) ON workerd.lane, workerd.task TO {prefix}_operate;
 GRANT UPDATE (ended, news) ON workerd.dependency TO {prefix}_operate;
+GRANT DELETE ON workerd.awaited TO {prefix}_operate;
 GRANT UPDATE (forgotten_at) ON workerd.node TO {prefix}_operate;
 GRANT INSERT ON workerd.node_order TO {prefix}_operate;
 
