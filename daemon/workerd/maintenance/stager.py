@@ -23,10 +23,12 @@ class Stager:
     async def run_once(self, connection: Connection) -> float:
         """Queue what is due; returns the seconds until the next job is."""
         began = monotonic()
-        if self._answers_at <= began:
+        wait = min(ROUND, self._answers_at - began)
+        if wait <= 0:
             await signals.wake(connection)
             self._answers_at = monotonic() + (monotonic() - began) * SHARE
+            wait = ROUND
         staged, next_in = await stage.stage(connection)
         if staged == stage.BATCH:
             return 0.0
-        return ROUND if next_in is None else min(ROUND, max(next_in, 0.005))
+        return wait if next_in is None else min(wait, max(next_in, 0.005))
