@@ -301,6 +301,14 @@ async def test_a_daemon_works_under_its_role(logins: Logins, settings: Settings,
         assert await db.fetchval("SELECT max(day) > now() + interval '400 days' FROM workerd.history_day")
 
 
+@pytest.mark.parametrize("role", ROLES)
+async def test_indexes_are_rebuilt_by_daemons_where_the_server_can_allow_it(logins: Logins, role: str) -> None:
+    async with logins.connect(role) as connection:
+        can_be_allowed = connection.get_server_version().major >= 17
+        rebuilt = await _may(connection, "REINDEX INDEX workerd.ready_pkey", Jobs(0, 0, 0))
+    assert rebuilt == (role == "work" and can_be_allowed)
+
+
 async def test_an_application_enqueues_under_its_role(logins: Logins, db: DB) -> None:
     async with Queue.connect(logins.address("enqueue")) as queue:
         ids = [await queue.enqueue("echo", {"value": 1})]

@@ -11,7 +11,8 @@ from tests.examples import examples
 from tests.step_handlers import calls
 from tests.support import InProcess, until, until_state
 from workerd import JobError, PayloadError, Queue
-from workerd.queue import prune
+from workerd.limit import Limit
+from workerd.queue import limits, prune
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,6 +101,15 @@ async def test_a_job_waits_without_a_worker_until_it_is_answered(
     row = await until_state(db, job, "succeeded")
     assert (row["attempt"], row["failures"]) == (2, 0)
     assert await _outcomes(db, job) == ["snoozed"]
+
+
+async def test_a_job_that_waits_holds_no_place_under_a_limit(node: InProcess, queue: Queue, db: DB) -> None:
+    await limits.put(db, "queue", "narrow", Limit(concurrency=1))
+    waits = await queue.enqueue("waiting", {"event": "approved"}, queue="narrow")
+    await until_state(db, waits, "scheduled")
+    assert await queue.result(await queue.enqueue("echo", {"value": 1}, queue="narrow"), timeout=10) == 1
+    await queue.signal(waits, "approved", "yes")
+    assert await queue.result(waits, timeout=10) == "yes"
 
 
 async def test_an_answer_that_comes_first_is_kept_and_the_first_one_holds(
