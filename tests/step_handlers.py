@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from tests.handlers import begun, go_on
-from workerd import Job, Retry, Snooze, task
+from workerd import Job, JobError, Retry, Snooze, task
 from workerd.errors import LeaseLost
 
 calls: list[str] = []  # what was called within the test's process
@@ -65,9 +68,52 @@ async def stepping_gated(number: int, *, job: Job) -> None:
         raise
 
 
+@task(cpu=True, retry=Retry(max=3, interval=0.01))
+def stepping_in_child(fails: int, *, job: Job) -> dict[str, Any]:
+    one = job.step("first", os.getpid)
+    two = job.step("second", second, job.attempt <= fails)
+    return {"first": one, "pid": os.getpid(), "second": two, "attempt": job.attempt}
+
+
+@task(cpu=True)
+def waiting_in_child(event: str, timeout: str | None = None, *, job: Job) -> Any:
+    return job.wait_for(event, timeout)
+
+
+later = threading.Event()
+left: list[Future[Any]] = []  # within one child
+
+
+def _ask_later(job: Job) -> Any:
+    later.wait()
+    return job.step("too late", int)
+
+
 @task(cpu=True, retry=0)
-def stepping_in_child(*, job: Job) -> None:
-    job.step("first", second, False)
+def asking_in_child(how: str, *, job: Job) -> Any:
+    """Asks from several threads, from a fork, or badly."""
+    match how:
+        case "threads":
+            with ThreadPoolExecutor(8) as pool:
+                return sorted(pool.map(lambda n: job.step(f"step {n}", int, n), range(40)))
+        case "fork":
+            if os.fork() == 0:
+                try:
+                    job.step("in the fork", int)
+                except JobError:
+                    os._exit(7)
+                os._exit(0)
+            return [os.waitstatus_to_exitcode(os.wait()[1]), job.step("after it", int, 5)]
+        case "thread left behind":
+            left.append(ThreadPoolExecutor(1).submit(_ask_later, job))
+            return None
+        case "its answer":
+            later.set()
+            return type(left[0].exception(10)).__name__
+        case "late":
+            return job.wait_for("approved", 0)
+        case _:
+            return job.step("bad", object)
 
 
 @task

@@ -87,7 +87,7 @@ async def _said(words: list[str], word: str) -> bool:
     return word in words
 
 
-@pytest.mark.parametrize("task", ["waiting", "waiting_in_thread"])
+@pytest.mark.parametrize("task", ["waiting", "waiting_in_thread", "waiting_in_child"])
 async def test_a_job_waits_without_a_worker_until_it_is_answered(
     settings: Settings, queue: Queue, db: DB, task: str
 ) -> None:
@@ -193,9 +193,33 @@ async def test_a_job_that_is_finished_takes_no_answer(node: InProcess, queue: Qu
         await queue.signal(job, "approved", object())
 
 
-async def test_a_cpu_handler_says_that_it_has_no_steps(node: InProcess, queue: Queue, db: DB) -> None:
-    row = await until_state(db, await queue.enqueue("stepping_in_child"), "failed")
-    assert "a cpu=True task has no steps" in row["error"]
+async def test_steps_of_a_child_are_kept_by_the_daemon(node: InProcess, queue: Queue, db: DB) -> None:
+    job = await queue.enqueue("stepping_in_child", {"fails": 2})
+    result = await queue.result(job, timeout=20)
+    assert (result["attempt"], result["second"]) == (3, {"b": 2})
+    rows = await db.fetch("SELECT name FROM workerd.step WHERE id = $1 ORDER BY at", job)
+    assert [row["name"] for row in rows] == ["first", "second"]
+
+
+async def test_a_child_asks_from_its_threads_but_not_from_a_fork(node: InProcess, queue: Queue, db: DB) -> None:
+    threads, fork, late, bad = [
+        await queue.enqueue("asking_in_child", {"how": how}) for how in ("threads", "fork", "late", "badly")
+    ]
+    assert await queue.result(threads, timeout=20) == list(range(40))
+    assert await queue.result(fork, timeout=20) == [7, 5]
+    assert (await until_state(db, late, "failed"))["error"].startswith(
+        f"TimeoutError: job {late} was not told approved in time"
+    )
+    assert "the result of the step bad is not JSON" in (await until_state(db, bad, "failed"))["error"]
+
+
+async def test_a_thread_that_a_job_has_left_in_its_child_writes_nothing_for_the_next_one(
+    node: InProcess, queue: Queue, db: DB
+) -> None:
+    for how, said in (("thread left behind", None), ("its answer", "LeaseLost")):
+        job = await queue.enqueue("asking_in_child", {"how": how})
+        assert await queue.result(job, timeout=20) == said
+    assert await db.fetchval("SELECT count(*) FROM workerd.step") == 0
 
 
 async def test_what_a_job_has_behind_it_goes_when_it_cannot_run_again(node: InProcess, queue: Queue, db: DB) -> None:

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from workerd import codec
+from workerd.daemon.children import questions
 from workerd.daemon.children.guard import Guard
 from workerd.daemon.children.process import Child
 from workerd.daemon.endings import Reported
@@ -51,7 +52,10 @@ class Children:
         child = self._idle.pop() if self._idle else await self._start()
 
         async def on_told(message: dict[str, Any]) -> None:
-            await _take_in(message, run, host)
+            if message["kind"] in ("step", "keep", "wait") and host is not None:
+                child.tell(await questions.answer(message, run, host))
+            else:
+                await _take_in(message, run, host)
 
         try:
             answer = await child.ask(_request(task, run, retries), on_told)

@@ -87,6 +87,11 @@ class Child:
         except (EOFError, ConnectionError, ValueError) as error:
             raise Reported(await self._why(error)) from error
 
+    def tell(self, message: dict[str, Any]) -> None:
+        """Answer what it asks while its handler runs."""
+        assert self._writer is not None
+        self._writer.write(wire.pack(message))
+
     def kill(self) -> None:
         """At once, with all that it started."""
         if self.alive:

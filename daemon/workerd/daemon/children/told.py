@@ -1,4 +1,4 @@
-"""What a child tells the daemon while its handler runs."""
+"""What a child tells the daemon, and asks it, while its handler runs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from workerd import codec
 from workerd.codec import storable
 from workerd.daemon.children import wire
+from workerd.daemon.children.questions import found
 from workerd.daemon.done import Done
 from workerd.errors import JobError
 
@@ -27,6 +29,7 @@ class Channel:
         os.set_inheritable(descriptor, False)
         self._socket: socket.socket | None = socket.socket(fileno=descriptor)
         self._lock = threading.Lock()
+        self._turn = threading.Lock()  # one at a time awaits what the daemon says
         os.register_at_fork(after_in_child=self._abandon)
 
     def send(self, **message: Any) -> None:
@@ -38,6 +41,21 @@ class Channel:
 
     def receive(self) -> dict[str, Any] | None:
         """The next message, None when the daemon has closed its end."""
+        with self._turn:
+            return self._receive()
+
+    def ask(self, **message: Any) -> dict[str, Any]:
+        """The daemon's answer to a question, from any thread while a job runs. Raises JobError where nobody answers."""
+        with self._turn:
+            self.send(**message)
+            said = None if self._socket is None else self._receive()
+        if said is None:
+            raise JobError(
+                "the daemon does not answer this process: a fork of it has no steps, nor has one whose daemon ends"
+            )
+        return said
+
+    def _receive(self) -> dict[str, Any] | None:
         head = self._exactly(wire.LENGTH)
         body = None if head is None else self._exactly(int.from_bytes(head))
         return None if body is None else wire.unpack(body)
@@ -53,7 +71,7 @@ class Channel:
         return bytes(data)
 
     def _abandon(self) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._turn = threading.Lock(), threading.Lock()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -76,11 +94,15 @@ class ChildHost:
     def connection(self) -> NoReturn:
         raise JobError("a cpu=True task runs in a process of its own, which has no connection of the daemon: open one")
 
-    def step(self, job: Job, name: str, call: Callable[[], Any]) -> NoReturn:
-        raise JobError(f"a cpu=True task has no steps: drop cpu=True, or enqueue a job for {name}")
+    def step(self, job: Job, name: str, call: Callable[[], Any]) -> Any:
+        known = self._channel.ask(kind="step", id=job.id, name=name)
+        if known["kind"] == "not done":
+            text = codec.dumps(call(), f"the result of the step {name}")
+            known = self._channel.ask(kind="keep", id=job.id, name=name, text=text)
+        return found(known)
 
-    def wait_for(self, job: Job, event: str, timeout: float | None) -> NoReturn:
-        raise JobError(f"a cpu=True task cannot wait for {event}: drop cpu=True")
+    def wait_for(self, job: Job, event: str, timeout: float | None) -> Any:
+        return found(self._channel.ask(kind="wait", id=job.id, name=event, timeout=timeout))
 
     async def finish_in(self, job: Job, connection: object, result: object) -> NoReturn:
         raise JobError(f"a cpu=True task cannot use finish_in: return the result of job {job.id}, or drop cpu=True")
