@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from workerd.queue.database import Connection
+    from workerd.job import AnyConnection
 
 BATCH = 1000
 LIMIT = 10.0  # seconds for one batch
 
 
-async def stage(connection: Connection) -> tuple[int, float | None]:
+async def stage(connection: AnyConnection) -> tuple[int, float | None]:
     """Queue up to BATCH due jobs; returns how many, and the seconds until the next one is due (None: none waits)."""
     row = await connection.fetchrow("SELECT * FROM workerd.stage($1)", BATCH, timeout=LIMIT)
     assert row is not None

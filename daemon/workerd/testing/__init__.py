@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from workerd.testing.inline import run
+from workerd.testing.jobs import advance, assert_enqueued
 from workerd.testing.record import Record
 
-__all__ = ["Record", "run"]
+__all__ = ["Record", "advance", "assert_enqueued", "run"]
