@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from rich.tree import Tree
+
 WHOLE = 20  # characters up to which a cell is not folded: ids, states, times
 NAMES = frozenset({"name", "node", "queue", "task"})  # of which people know the whole when they see the half
 PLAIN = 160  # characters of a line that is not for a terminal
@@ -46,6 +48,15 @@ def json(value: object) -> None:
 
     option = orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0
     say(orjson.dumps(value, option=option).decode())
+
+
+def tree(roots: Iterable[Tree]) -> None:
+    """Trees of one line for each branch."""
+    from rich.console import Console
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN)
+    for root in roots:
+        console.print(root, soft_wrap=True)
 
 
 def table(

@@ -12,6 +12,7 @@ import asyncpg
 
 from workerd.errors import DatabaseError
 from workerd.maintenance.admitter import Admitter
+from workerd.maintenance.mover import Mover
 from workerd.maintenance.pruner import Pruner
 from workerd.maintenance.reindexer import Reindexer
 from workerd.maintenance.rescuer import Rescuer
@@ -97,7 +98,7 @@ class Leader:
     async def _lead(self, connection: Connection) -> None:
         log.info("this node leads: it stages, rescues, prunes and reindexes for all")
         stager, admitter = Stager(), Admitter(self._settings, self._node)
-        services: list[Service] = [stager, admitter, Rescuer(self._settings), Pruner(self._settings, self._tasks)]
+        services: list[Service] = [stager, admitter, Mover(), Rescuer(self._settings), Pruner(self._settings, self._tasks)]
         if self._settings.enable_metrics:
             services.append(self._census)
         due = dict.fromkeys(services, 0.0)

@@ -1,11 +1,15 @@
-"""Changes of many jobs in one statement: queue again, remove."""
+"""Changes of jobs by their ids: other arguments, place and time; queue again, remove."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from workerd.errors import JobError
+from workerd.queue.enqueue import answered
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from workerd.job import AnyConnection
 
@@ -15,6 +19,36 @@ _DELETE = """
     SELECT id FROM gone
 """
 _RETRY = "SELECT id, workerd.retry(id) AS was FROM unnest($1::bigint[]) AS id"
+
+
+# What is not given stays as it is.
+_CHANGE = """
+    SELECT workerd.change(j.id, $2::jsonb,
+        CASE WHEN $3::text IS NOT NULL OR $4::int IS NOT NULL
+            THEN workerd.lane_of(coalesce($3, j.queue), coalesce($4, j.priority), j.pinned) END,
+        $5, $6)
+    FROM workerd.job j WHERE j.id = $1
+"""
+
+
+async def change(
+    connection: AnyConnection, job_id: int, payload: str | None, queue: str | None, priority: int | None, run_at: datetime | None,
+    max_retries: int | None,
+) -> str:  # fmt: skip
+    """Give a job that has not started another payload (JSON), place or time; returns the state it was in.
+
+    Raises JobError when there is none, when it runs or has ended.
+    """
+    while True:
+        state: str | None = await answered(
+            connection.fetchval(_CHANGE, job_id, payload, queue, priority, run_at, max_retries)
+        )
+        if state in (None, "unknown"):
+            raise JobError(f"there is no job {job_id}")
+        if state in ("running", "final"):
+            raise JobError(f"job {job_id} {'runs' if state == 'running' else 'is finished'} already: it is not changed")
+        if state != "again":
+            return str(state)
 
 
 async def delete(connection: AnyConnection, job_ids: Sequence[int]) -> set[int]:

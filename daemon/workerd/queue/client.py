@@ -11,6 +11,7 @@ import asyncpg
 from workerd import codec
 from workerd.asked import asked
 from workerd.errors import DatabaseError, JobError, JobFailed, TaskError
+from workerd.queue import change as changes
 from workerd.queue import enqueue, signals
 from workerd.queue import flow as flows
 from workerd.queue.coalesce import Coalescer
@@ -190,6 +191,27 @@ class Queue:
                 f"job {job_id} {row['status']}: {(row['error_message'] or 'no reason given').splitlines()[0]}"
             )
         return None if row["result"] is None else codec.loads(row["result"])
+
+    async def change(
+        self,
+        job_id: int,
+        *,
+        payload: Mapping[str, Any] | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: Duration | None = None,
+        run_at: datetime | None = None,
+        max_retries: int | None = None,
+    ) -> str:
+        """Change a job that has not started, in what is given; returns the state it was in. A time in the past queues it now.
+
+        Raises JobError when there is no such job, when it runs or has ended, and what `enqueue` raises.
+        """
+        what = enqueue.options("", queue, priority, delay, run_at, max_retries)
+        text = None if payload is None else enqueue.payload_text(f"job {job_id}", payload)
+        async with self.connection() as own:
+            due = what.run_at if what.delay is None else await own.fetchval("SELECT now() + $1::interval", what.delay)
+            return await changes.change(own, job_id, text, queue, priority, due, max_retries)
 
     async def cancel(self, job_id: int) -> str:
         """Cancel a job, whatever it does; returns the state it was found in.

@@ -25,7 +25,7 @@ _GRAPH = """
     SELECT e.parent, e.child, min(e.depth) AS depth FROM (SELECT * FROM up UNION ALL SELECT * FROM down) e
     GROUP BY e.parent, e.child ORDER BY min(e.depth), e.parent, e.child LIMIT $2
 """
-_JOBS = "SELECT id, task, state FROM workerd.job WHERE id = ANY ($1)"
+_JOBS = "SELECT id, task, state FROM workerd.job WHERE id = ANY ($1) ORDER BY id"
 
 
 async def results(connection: AnyConnection, job_id: int) -> dict[int, Any]:
@@ -36,15 +36,14 @@ async def results(connection: AnyConnection, job_id: int) -> dict[int, Any]:
 
 @dataclass(frozen=True)
 class Graph:
-    """Jobs around one: `edges` from a job to one that waits for it, `tasks` and `states` of each (a job that is not kept has none)."""
+    """Jobs around one: `edges` from a job to one that waits for it, and of the `jobs` that are kept `id`, `task` and `state`."""
 
     edges: list[tuple[int, int]]
-    tasks: dict[int, str]
-    states: dict[int, str]
+    jobs: list[dict[str, Any]]
 
 
 async def graph(connection: AnyConnection, job_id: int, most: int) -> Graph:
     """The jobs that a job waits for, and those that wait for it, of up to `most` edges."""
     edges = [(row["parent"], row["child"]) for row in await connection.fetch(_GRAPH, job_id, most)]
     rows = await connection.fetch(_JOBS, sorted({job for edge in edges for job in edge}))
-    return Graph(edges, {row["id"]: row["task"] for row in rows}, {row["id"]: row["state"] for row in rows})
+    return Graph(edges, [dict(row) for row in rows])

@@ -125,6 +125,14 @@ async def pause(connection: AnyConnection, queue: str, *, paused: bool) -> bool:
     return changed is not None
 
 
+async def age(connection: AnyConnection, queue: str, seconds: float | None) -> bool:
+    """Let priorities rise by one each so many seconds of waiting (None: not at all); False when there is no queue of this name."""
+    changed = await connection.fetchval(
+        "UPDATE workerd.queue SET ageing = $2 WHERE name = $1 RETURNING true", queue, seconds
+    )
+    return changed is not None
+
+
 async def tasks(connection: AnyConnection, hours: float) -> list[dict[str, Any]]:
     """Figures of each task over the last hours, in five-minute steps; times in milliseconds, None where nothing was measured."""
     found = []

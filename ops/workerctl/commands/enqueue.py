@@ -30,6 +30,16 @@ def enqueue(
     delay: Annotated[str | None, typer.Option(help="Start not before, e.g. 5m.")] = None,
     run_at: Annotated[str | None, typer.Option(help="Start not before, as an ISO time with zone.")] = None,
     key: Annotated[str | None, typer.Option(help="No second job while one with this key is not finished.")] = None,
+    after: Annotated[
+        list[int] | None, typer.Option(metavar="ID", help="A job that has to succeed first; may be repeated.")
+    ] = None,
+    deadline: Annotated[str | None, typer.Option(help="Do not start after, e.g. 1h.")] = None,
+    pin: Annotated[str | None, typer.Option(metavar="NODE", help="The node that is to run it.")] = None,
+    prefer: Annotated[str | None, typer.Option(metavar="NODE", help="The node that may have it first.")] = None,
+    conflict: Annotated[
+        str | None, typer.Option(help="What becomes of a waiting job with the key: keep, replace, reschedule.")
+    ] = None,
+    key_until: Annotated[str | None, typer.Option(help="The key is free when the job is finished, or started.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
     """Enqueue a job and print its id; --max-retries N gives it other retries than its task.
@@ -40,9 +50,10 @@ def enqueue(
         "queue": queue,
         "priority": priority,
         "delay": delay,
-        "run_at": _time(run_at),
+        "run_at": iso_time(run_at),
         "max_retries": context.settings().max_retries if context.given("max_retries") else None,
-    }
+        "after": after or None, "deadline": deadline, "pin": pin, "prefer": prefer, "conflict": conflict, "key_until": key_until,
+    }  # fmt: skip
     if payload == "-":
         if key is not None:
             from workerd.errors import ConfigError
@@ -50,7 +61,7 @@ def enqueue(
             raise ConfigError("--key with - would make one job of all lines: leave it out")
         ids = context.run(_enqueue_lines(task, options))
     else:
-        arguments = _object(payload, "the payload")
+        arguments = json_object(payload, "the payload")
         ids = [context.run(_enqueue_one(task, arguments, key, options))]
     if as_json:
         render.json({"id": ids[0]} if payload != "-" else {"ids": ids})
@@ -67,7 +78,7 @@ async def _enqueue_lines(task: str, options: dict[str, Any]) -> list[int]:
     """One job a line: every line is checked before the first job is enqueued."""
     from workerd.errors import ConfigError
 
-    payloads = [_object(line, f"line {number}") for number, line in enumerate(sys.stdin, 1) if line.strip()]
+    payloads = [json_object(line, f"line {number}") for number, line in enumerate(sys.stdin, 1) if line.strip()]
     if not payloads:
         raise ConfigError("standard input has no lines: one JSON object a line is expected")
     async with context.queue() as queue:
@@ -115,7 +126,8 @@ def _fits(task: Any, arguments: dict[str, Any]) -> None:
         task.payload(**arguments)
 
 
-def _object(text: str, what: str) -> dict[str, Any]:
+def json_object(text: str, what: str) -> dict[str, Any]:
+    """Arguments of a task. Raises ConfigError."""
     from workerd import codec
     from workerd.errors import ConfigError, PayloadError
 
@@ -128,7 +140,8 @@ def _object(text: str, what: str) -> dict[str, Any]:
     return value
 
 
-def _time(text: str | None) -> Any:
+def iso_time(text: str | None) -> Any:
+    """A time with its zone. Raises ConfigError."""
     from datetime import datetime
 
     from workerd.errors import ConfigError

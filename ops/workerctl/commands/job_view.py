@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from workerctl import render
+from workerctl.commands import job_graph
 
 LAST_LINES = 10  # of what a job has logged
 
 
 def show(job: dict[str, Any]) -> None:
     """For people: what it is, its attempts in a line each, why the last one failed, what it has logged last."""
-    hidden = ("attempts", "error", "message", "steps", "log")
+    hidden = ("attempts", "error", "message", "steps", "log", "graph")
     render.details(
         f"job {job['id']}",
         [(name, _text(value)) for name, value in job.items() if name not in hidden and value is not None],
@@ -24,6 +25,9 @@ def show(job: dict[str, Any]) -> None:
     if job["steps"]:
         steps = [(step["name"], render.clock(step["at"]), _text(step["result"])) for step in job["steps"]]
         render.table("steps", ("step", "done", "result"), steps, cut=True)
+    if job["graph"]["edges"]:
+        render.say("\njobs that wait for each other:")
+        render.tree(job_graph.trees(job["graph"], job["id"]))
     said = next((a for a in reversed(job["attempts"]) if a["error"]), None)
     if said is not None and "\n" in said["error"]:
         render.say(f"\nattempt {said['attempt']}:\n{said['error'].partition(chr(10))[2].rstrip()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,8 @@ from workerctl.commands import job_changes, job_view
 
 if TYPE_CHECKING:
     from workerd.queue.inspect import Filter
+
+EDGES = 60  # between the jobs around one that are drawn
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -190,6 +193,31 @@ def wait(
 
 
 @app.command()
+def edit(
+    job_id: Annotated[int, typer.Argument(metavar="ID")],
+    payload: Annotated[str | None, typer.Option(metavar="JSON", help="Other arguments.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Another queue.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Another priority.")] = None,
+    delay: Annotated[str | None, typer.Option(help="Start not before, e.g. 5m from now; 0 is now.")] = None,
+    run_at: Annotated[str | None, typer.Option(help="Start not before, as an ISO time with zone.")] = None,
+) -> None:
+    """Change a job that has not started.
+
+    Example: workerctl jobs edit 42 --priority 10 --delay 0
+    """
+    from workerctl.commands import enqueue
+    from workerd.errors import ConfigError
+
+    options = {
+        "payload": None if payload is None else enqueue.json_object(payload, "the payload"),
+        "queue": queue, "priority": priority, "delay": delay, "run_at": enqueue.iso_time(run_at),
+    }  # fmt: skip
+    if all(value is None for value in options.values()):
+        raise ConfigError("nothing to change: give --payload, --queue, --priority, --delay or --run-at")
+    render.say(f"job {job_id}, which was {context.run(_edit(job_id, options))}, is changed")
+
+
+@app.command()
 def signal(
     job_id: Annotated[int, typer.Argument(metavar="ID")],
     event: Annotated[str, typer.Argument(metavar="EVENT", help="What the job waits for.")],
@@ -238,7 +266,7 @@ async def _list(which: Filter, limit: int) -> list[dict[str, Any]]:
 
 async def _show(job_id: int | None, key: str | None) -> dict[str, Any]:
     from workerd.errors import JobError
-    from workerd.queue import inspect, job_log, steps
+    from workerd.queue import dependency, inspect, job_log, steps
 
     async with context.queue() as queue, queue.connection() as connection:
         if job_id is None and key is not None:
@@ -246,11 +274,17 @@ async def _show(job_id: int | None, key: str | None) -> dict[str, Any]:
         found = None if job_id is None else await inspect.job(connection, job_id)
         lines = [] if found is None else await job_log.lines_of(connection, found["id"])
         done = [] if found is None else await steps.steps_of(connection, found["id"])
+        graph = None if found is None else await dependency.graph(connection, found["id"], EDGES)
     if found is None:
         raise JobError(
             f"there is no job {f'with the key {key}' if job_id is None else job_id} (never enqueued, or past its TTL)"
         )
-    return {**found, "steps": done, "log": lines}
+    return {**found, "steps": done, "log": lines, "graph": None if graph is None else asdict(graph)}
+
+
+async def _edit(job_id: int, options: dict[str, Any]) -> str:
+    async with context.queue() as queue:
+        return await queue.change(job_id, **options)
 
 
 async def _errors(hours: float, task: str | None) -> list[dict[str, Any]]:

@@ -46,6 +46,38 @@ def resume(queue: Name) -> None:
     render.say(f"{queue} is served again")
 
 
+@app.command()
+def ageing(
+    queue: Name,
+    step: Annotated[str, typer.Argument(metavar="DURATION", help="Waiting for which a priority rises by one; off.")],
+) -> None:
+    """Let the priority of waiting jobs rise with their age, so that urgent ones do not hold them up for ever.
+
+    Example: workerctl queues ageing ocr 5m
+    """
+    from workerd.units import parse_duration
+
+    try:
+        seconds = None if step == "off" else parse_duration(step)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if seconds == 0:
+        raise typer.BadParameter(f"{step} is no time to wait: off lets priorities be as they are")
+    context.run(_age(queue, seconds))
+    render.say(
+        f"{queue}: priorities are as they are" if seconds is None else f"{queue}: a priority rises by one each {step}"
+    )
+
+
+async def _age(name: str, seconds: float | None) -> None:
+    from workerd.errors import JobError
+    from workerd.queue import inspect
+
+    async with context.queue() as queue, queue.connection() as connection:
+        if not await inspect.age(connection, name, seconds):
+            raise JobError(f"there is no queue {name}: a queue exists from its first job on")
+
+
 async def _list() -> list[dict[str, Any]]:
     from workerd.queue import inspect
 

@@ -1066,25 +1066,30 @@ BEGIN
     RETURN until;
 END $$;
 
--- Moves queued jobs of one lane to another one: among its first a_rows those that became queued before a_before, with a_option if it is given.
--- Under the lock of the first lane; no lease is touched. Returns how many.
-CREATE FUNCTION workerd.move_queued(a_from int, a_to int, a_before timestamptz, a_option text, a_rows int) RETURNS int
+-- Moves queued jobs of one lane to another one, of its first a_rows: with a_ageing (seconds for each step of priority) those that waited long
+-- enough to have risen to the other lane's priority, otherwise those that are there since a_before and would rather be elsewhere.
+-- Under the lock of the first lane; what is on lease stays. Returns how many.
+CREATE FUNCTION workerd.move_queued(a_from int, a_to int, a_before timestamptz, a_ageing double precision, a_rows int) RETURNS int
 LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
+    low int := (SELECT l.priority FROM workerd.lane l WHERE l.id = a_from);
+    high int := (SELECT l.priority FROM workerd.lane l WHERE l.id = a_to);
     taken int8multirange;
     moved int;
 BEGIN
     PERFORM workerd.lock_lane(a_from);
     SELECT coalesce(range_agg(l.tickets), '{}') INTO taken FROM workerd.lease l WHERE l.lane = a_from;
     WITH early AS MATERIALIZED (
-        SELECT w.pos FROM (SELECT * FROM workerd.ready r WHERE r.lane = a_from ORDER BY r.pos LIMIT a_rows) w
-        WHERE NOT w.pos <@ taken AND w.queued_at <= a_before AND (a_option IS NULL OR w.options ? a_option)),
+        SELECT w.pos FROM (SELECT r.pos, r.queued_at, r.options FROM workerd.ready r WHERE r.lane = a_from ORDER BY r.pos LIMIT a_rows) w
+        WHERE NOT w.pos <@ taken AND CASE WHEN a_ageing IS NULL THEN w.options ? 'prefer' AND w.queued_at <= a_before
+            ELSE w.queued_at <= a_before - make_interval(secs => a_ageing * (high - coalesce((w.options ->> 'aged')::int, low))) END),
     gone AS (DELETE FROM workerd.ready r USING early WHERE r.lane = a_from AND r.pos = early.pos RETURNING r.*),
     put AS (
         INSERT INTO workerd.ready (lane, id, attempt, failures, crashes, max_retries, task, key, enqueued_at, queued_at, payload, attempts, options)
         SELECT a_to, id, attempt, failures, crashes, max_retries, task, key, enqueued_at, queued_at, payload, attempts,
-            nullif(options - coalesce(a_option, ''), '{}') FROM gone ORDER BY pos)
+            CASE WHEN a_ageing IS NULL THEN nullif(options - 'prefer', '{}') ELSE jsonb_build_object('aged', low) || coalesce(options, '{}') END
+        FROM gone ORDER BY pos)
     SELECT count(*) INTO moved FROM gone;
     IF moved > 0 THEN
         PERFORM workerd.wake(a_to);
