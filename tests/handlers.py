@@ -60,6 +60,27 @@ async def forty_a_second() -> None:
     pass
 
 
+@task(limit="50/s")
+async def fifty_a_second() -> None:
+    pass
+
+
+@task(limit_key="tenant", result_ttl=0)
+async def fair(tenant: int) -> None:
+    pass
+
+
+@task(concurrency=4)
+async def crowd(tenant: int, *, job: Job) -> None:
+    """Writes down how many of its kind run beside it."""
+    async with job.connection() as connection:
+        await connection.execute("CREATE TABLE IF NOT EXISTS crowd (id bigint, n int)")
+        await connection.execute(
+            "INSERT INTO crowd SELECT $1, count(*) FROM workerd.job WHERE task = 'crowd' AND state = 'running'", job.id
+        )
+    await asyncio.sleep(0.02)
+
+
 @task
 async def pause() -> None:
     await asyncio.sleep(0.02)
