@@ -98,7 +98,13 @@ class Leader:
     async def _lead(self, connection: Connection) -> None:
         log.info("this node leads: it stages, rescues, prunes and reindexes for all")
         stager, admitter = Stager(), Admitter(self._settings, self._node)
-        services: list[Service] = [stager, admitter, Mover(), Rescuer(self._settings), Pruner(self._settings, self._tasks)]
+        services: list[Service] = [
+            stager,
+            admitter,
+            Mover(),
+            Rescuer(self._settings),
+            Pruner(self._settings, self._tasks),
+        ]
         if self._settings.enable_metrics:
             services.append(self._census)
         due = dict.fromkeys(services, 0.0)
