@@ -96,8 +96,6 @@ CREATE INDEX CONCURRENTLY scheduled_line ON workerd.scheduled (task, lane, line,
 ALTER TABLE workerd.scheduled VALIDATE CONSTRAINT scheduled_waits;
 
 -- part: functions
-DROP INDEX workerd.scheduled_run_at;
-
 -- Wakes the leader, which holds a shared lock while it sleeps. Its key lies beyond those of the lanes.
 CREATE FUNCTION workerd.wake_leader() RETURNS boolean LANGUAGE sql VOLATILE AS $$
     SELECT CASE WHEN pg_try_advisory_lock('workerd.queue'::regclass::oid::int, 64)
@@ -1119,3 +1117,6 @@ SELECT h.id, h.task, l.queue, h.state, l.priority, h.payload, h.result, h.error,
     coalesce(h.max_retries, t.max_retries), h.progress, NULL, h.key, h.enqueued_at, h.queued_at, h.started_at, h.finished_at, n.name, h.attempts,
     CASE WHEN h.state = 'failed' THEN coalesce(h.fingerprint, 'other') END, h.options, l.node
 FROM workerd.history h JOIN workerd.lane l ON l.id = h.lane LEFT JOIN workerd.task t ON t.name = h.task LEFT JOIN workerd.node n ON n.id = h.node;
+
+-- part outside of a transaction: scheduled: the index of before, which the functions of before used
+DROP INDEX CONCURRENTLY IF EXISTS workerd.scheduled_run_at;
