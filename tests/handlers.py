@@ -82,6 +82,12 @@ async def crowd(tenant: int, *, job: Job) -> None:
 
 
 @task
+async def when_due(*, job: Job) -> str:
+    assert job.due_at is not None
+    return job.due_at.isoformat()
+
+
+@task
 async def pause() -> None:
     await asyncio.sleep(0.02)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from workerd.queue.client import Queue
     from workerd.queue.flow import Batch, Call
     from workerd.retry import Retry
+    from workerd.schedules import Schedule, schedule
     from workerd.tasks import Task, task
 
 _HOME = {
@@ -28,10 +29,12 @@ _HOME = {
     "Queue": "workerd.queue.client",
     "Retry": "workerd.retry",
     "RetryAfter": "workerd.outcomes",
+    "Schedule": "workerd.schedules",
     "Snooze": "workerd.outcomes",
     "Task": "workerd.tasks",
     "TaskError": "workerd.errors",
     "WorkerdError": "workerd.errors",
+    "schedule": "workerd.schedules",
     "task": "workerd.tasks",
 }
 
@@ -47,11 +50,13 @@ __all__ = [
     "Queue",
     "Retry",
     "RetryAfter",
+    "Schedule",
     "Snooze",
     "Task",
     "TaskError",
     "WorkerdError",
     "__version__",
+    "schedule",
     "task",
 ]
 

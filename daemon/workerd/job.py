@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -83,6 +84,13 @@ class Job:
     @property
     def retries_left(self) -> int:
         return max(0, self.max_retries - self.failures)
+
+    @property
+    def due_at(self) -> datetime | None:
+        """The time for which a schedule has enqueued it; None: no schedule did."""
+        if self.key is None or not self.key.startswith("schedule:"):
+            return None
+        return datetime.fromisoformat(self.key.rpartition("@")[2])
 
     def progress(self, fraction: float, message: str | None = None) -> Awaitable[None]:
         """Report how far the job is, from 0 to 1; written at most every PROGRESS_INTERVAL.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -30,8 +30,13 @@ class Rule:
     def __post_init__(self) -> None:
         try:
             ZoneInfo(self.tz)
-            self.next_after(datetime.now(timezone.utc))
-        except (CronSimError, ValueError, OSError, KeyError) as error:  # an unknown zone is a KeyError, a folder an OSError
+            self.next_after(datetime.now(UTC))
+        except (
+            CronSimError,
+            ValueError,
+            OSError,
+            KeyError,
+        ) as error:  # an unknown zone is a KeyError, a folder an OSError
             raise TaskError(f"the schedule {self.kind} {self.text!r} in {self.tz!r} cannot be: {error}") from error
 
     def next_after(self, moment: datetime) -> datetime | None:
@@ -41,22 +46,33 @@ class Rule:
                 at = datetime.fromisoformat(self.text)
                 if at.tzinfo is None:
                     raise ValueError("the time has no zone")
-                return at.astimezone(timezone.utc) if at > moment else None
+                return at.astimezone(UTC) if at > moment else None
             case "every":
                 seconds = parse_duration(self.text)
                 if seconds < SHORTEST:
                     raise ValueError("the shortest interval is 1s")
-                return datetime.fromtimestamp((math.floor(moment.timestamp() / seconds) + 1) * seconds, timezone.utc)
+                return datetime.fromtimestamp((math.floor(moment.timestamp() / seconds) + 1) * seconds, UTC)
             case "cron":
                 return self._cron_after(moment.astimezone(ZoneInfo(self.tz)))
 
+    @property
+    def words(self) -> str:
+        """For people, in English."""
+        match self.kind:
+            case "at":
+                return f"once at {self.text}"
+            case "every":
+                return f"every {self.text}"
+            case "cron":
+                return f"{CronSim(self.text, datetime.now(UTC)).explain()}, {self.tz}"
+
     def _cron_after(self, moment: datetime) -> datetime | None:
-        """A fixed minute and hour is due once a day: at the first of two such times, and, where the clock leaves it out, just behind the gap."""
+        """A fixed time is due once a day: at the first of two, and, where the clock leaves it out, just behind the gap."""
         fields = self.text.split()
         fixed = not any(field.startswith("*") for field in fields[-5:-3])
         for wall in CronSim(self.text, moment.replace(tzinfo=None) if fixed else moment):
-            due = _real(wall.replace(tzinfo=moment.tzinfo, fold=0)) if fixed else wall.astimezone(timezone.utc)
-            if due > moment.astimezone(timezone.utc):
+            due = _real(wall.replace(tzinfo=moment.tzinfo, fold=0)) if fixed else wall.astimezone(UTC)
+            if due > moment.astimezone(UTC):
                 return due
         return None
 
@@ -75,12 +91,14 @@ class Rule:
 
 def _real(wall: datetime) -> datetime:
     """The UTC time of a time on the wall; of one that the clock leaves out, the first behind the gap."""
-    while wall != wall.astimezone(timezone.utc).astimezone(wall.tzinfo):
+    while wall != wall.astimezone(UTC).astimezone(wall.tzinfo):
         wall += timedelta(minutes=1)
-    return wall.astimezone(timezone.utc)
+    return wall.astimezone(UTC)
 
 
-def due_times(rule: Rule, due: datetime, now: datetime, catch_up: CatchUp, most: int) -> tuple[list[datetime], datetime | None]:
+def due_times(
+    rule: Rule, due: datetime, now: datetime, catch_up: CatchUp, most: int
+) -> tuple[list[datetime], datetime | None]:
     """The times up to `now` for which there is to be a job, `due` being the first one that had none, at most `most`; and the next one."""
     if catch_up == "all":
         times: list[datetime] = []

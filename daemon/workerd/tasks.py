@@ -11,6 +11,7 @@ from workerd import asked
 from workerd.errors import TaskError
 from workerd.limit import UNLIMITED, Limit
 from workerd.retry import Retry
+from workerd.schedules import Schedule, named
 from workerd.units import Duration, parse_duration, parse_rate, parse_size
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Task(Generic[P, R]):
         memory: int | None = None,
         limit: Limit = UNLIMITED,
         limit_key: str | None = None,
+        schedules: Mapping[str, Schedule] | None = None,
     ) -> None:
         self.fn = fn
         self.name = name
@@ -56,6 +58,7 @@ class Task(Generic[P, R]):
         self.cpu = cpu  # runs in a process of its own
         self.memory = memory  # bytes that it may take there; None: no limit
         self.limit = limit
+        self.schedules = schedules or {}  # by their names
         self.limit_key = limit_key  # the argument by whose values its jobs take turns, each with the limit
         self.is_async = inspect.iscoroutinefunction(fn)
         self.signature = _signature(fn, name)
@@ -131,11 +134,13 @@ def task(
     *, name: str | None = None, queue: str = "default", priority: int = 0, retry: Retry | int | None = None,
     timeout: Duration | None = None, result_ttl: Duration | None = None, cpu: bool = False, memory: str | int | None = None,
     limit: str | float | None = None, concurrency: int | None = None, limit_key: str | None = None,
+    schedule: Schedule | Sequence[Schedule] | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...  # fmt: skip
 def task(
     fn: Callable[..., Any] | None = None, /, *, name: str | None = None, queue: str = "default", priority: int = 0,
     retry: Retry | int | None = None, timeout: Duration | None = None, result_ttl: Duration | None = None, cpu: bool = False,
     memory: str | int | None = None, limit: str | float | None = None, concurrency: int | None = None, limit_key: str | None = None,
+    schedule: Schedule | Sequence[Schedule] | None = None,
 ) -> Any:  # fmt: skip
     """Register a function as a task. Its name is the function's unless given. Raises TaskError for a wrong declaration.
 
@@ -149,7 +154,7 @@ def task(
         declared = Task(
             fn, title, queue, priority, Retry(retry) if isinstance(retry, int) else retry or Retry(),
             _duration(title, "timeout", timeout), _duration(title, "result_ttl", result_ttl), cpu, _memory(title, cpu, memory),
-            _limit(title, limit, concurrency), limit_key,
+            _limit(title, limit, concurrency), limit_key, named(title, schedule),
         )  # fmt: skip
         if limit_key is not None and limit_key not in declared.signature.parameters:
             raise TaskError(f"task {title}: limit_key is {limit_key}, which is no argument of it")

@@ -16,6 +16,7 @@ from workerctl.commands import (
     logs,
     nodes,
     queues,
+    schedules,
     setup,
     stats,
     status,
@@ -32,6 +33,7 @@ for group in (daemon, status, stats, logs, enqueue, setup, install, bench):
         app.command(context_settings=getattr(command, "context_settings", None))(command)
 app.add_typer(jobs.app, name="jobs", help="List, show, retry, cancel, delete and await jobs.")
 app.add_typer(limits.app, name="limits", help="Rates and concurrency of queues and tasks.")
+app.add_typer(schedules.app, name="schedules", help="What is enqueued again and again.")
 app.add_typer(queues.app, name="queues", help="List, pause and resume queues.")
 app.add_typer(nodes.app, name="nodes", help="The daemons of this database, on every host.")
 app.add_typer(database.app, name="db", help="The schema in the database.")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import shlex
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -60,3 +63,20 @@ async def test_limits(settings: Settings, queue: Queue, db: DB, ctl: Ctl) -> Non
         await until(
             lambda: db.fetchval("SELECT count(*) = 37 FROM workerd.history WHERE state = 'succeeded'"), "all have run"
         )
+
+
+async def test_schedules(settings: Settings, queue: Queue, db: DB, ctl: Ctl) -> None:
+    declared, at_run_time = "\n".join(examples("schedules.md")[:1]), examples("schedules.md")[1]
+    names: dict[str, Any] = {"__name__": "schedules.md"}
+    exec(compile(declared + at_run_time, "schedules.md", "exec", dont_inherit=True), names)  # noqa: S102 - our own pages
+    async with InProcess(settings):
+        listed = {row["name"] for row in await db.fetch("SELECT name FROM workerd.schedule")}
+        assert listed >= {"weekly_report", "poll inbox", "poll archive", "tick"}
+        for line in examples("schedules.md", "sh")[0].splitlines():
+            done = await asyncio.to_thread(ctl, *shlex.split(line)[1:])
+            assert done.returncode == 0, done.stderr
+        await names["remind"](queue, datetime.now(UTC) + timedelta(seconds=1))
+        once = "SELECT count(*) = 1 FROM workerd.history WHERE state = 'succeeded' AND key LIKE 'schedule:once@%'"
+        await until(lambda: db.fetchval(once), "it has run once")
+        ticked = "SELECT count(*) > 0 FROM workerd.history WHERE state = 'succeeded' AND task = 'tick'"
+        await until(lambda: db.fetchval(ticked), "it has ticked")

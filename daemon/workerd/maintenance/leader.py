@@ -16,6 +16,7 @@ from workerd.maintenance.mover import Mover
 from workerd.maintenance.pruner import Pruner
 from workerd.maintenance.reindexer import Reindexer
 from workerd.maintenance.rescuer import Rescuer
+from workerd.maintenance.scheduler import Scheduler
 from workerd.maintenance.stager import Stager
 from workerd.queue.database import CONNECTION_ERRORS, connect
 
@@ -97,9 +98,10 @@ class Leader:
 
     async def _lead(self, connection: Connection) -> None:
         log.info("this node leads: it stages, rescues, prunes and reindexes for all")
-        stager, admitter = Stager(), Admitter(self._settings, self._node)
+        stager, scheduler, admitter = Stager(), Scheduler(), Admitter(self._settings, self._node)
         services: list[Service] = [
             stager,
+            scheduler,
             admitter,
             Mover(),
             Rescuer(self._settings),
@@ -118,7 +120,7 @@ class Leader:
                 if reindexer.done():
                     await reindexer  # it ends by an error nobody foresaw
                 if await self._told_within(min(due.values()) - monotonic()):
-                    due[stager] = due[admitter] = 0.0
+                    due[stager] = due[scheduler] = due[admitter] = 0.0
         finally:
             self._census.forget()
             reindexer.cancel()

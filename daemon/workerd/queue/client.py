@@ -12,7 +12,7 @@ from workerd import codec
 from workerd.asked import asked
 from workerd.errors import DatabaseError, JobError, JobFailed, TaskError
 from workerd.queue import change as changes
-from workerd.queue import enqueue, signals
+from workerd.queue import enqueue, schedules, signals
 from workerd.queue import flow as flows
 from workerd.queue.coalesce import Coalescer
 from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect_options, explain, open_any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from workerd.asked import Asks
     from workerd.job import AnyConnection
     from workerd.queue.flow import Call
+    from workerd.schedules import Schedule
     from workerd.tasks import Task
 
 FINAL = ("succeeded", "failed", "cancelled")
@@ -147,6 +148,19 @@ class Queue:
             return await enqueue.many(connection, what, texts)
         async with self.connection() as own:
             return await enqueue.many(own, what, texts)
+
+    async def schedule(
+        self, task: str | Task[..., Any], when: Schedule, *, connection: AnyConnection | None = None
+    ) -> str:
+        """Enqueue a task again and again from now on; returns the schedule's name. One of this name is replaced."""
+        task_name = task if isinstance(task, str) else task.name
+        name = when.name or task_name
+        if connection is not None:
+            await schedules.put(connection, name, task_name, when)
+        else:
+            async with self.connection() as own:
+                await schedules.put(own, name, task_name, when)
+        return name
 
     async def flow(self, calls: Mapping[str, Call], *, connection: AnyConnection | None = None) -> dict[str, int]:
         """Enqueue calls that wait for each other, all or none; returns the ids of the jobs by the names of the calls.

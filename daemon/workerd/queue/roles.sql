@@ -31,7 +31,7 @@ GRANT INSERT (id, event, payload) ON workerd.signal TO {prefix}_enqueue;
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     workerd.ready, workerd.scheduled, workerd.lease, workerd.key, workerd.progress, workerd.step, workerd.awaited, workerd.signal,
     workerd.job_log, workerd.tally, workerd.node, workerd.node_order, workerd.dependency, workerd.unlooked, workerd.slot, workerd.bucket,
-    workerd.turn
+    workerd.turn, workerd.schedule
 TO {prefix}_work;
 GRANT SELECT, INSERT, DELETE, UPDATE ON workerd.limits TO {prefix}_work;
 GRANT UPDATE (limited) ON workerd.lane TO {prefix}_work;
@@ -52,7 +52,7 @@ GRANT INSERT, DELETE ON workerd.history TO {prefix}_operate;
 GRANT DELETE ON workerd.job_log TO {prefix}_operate;
 GRANT UPDATE (cancel) ON workerd.lease TO {prefix}_operate;
 GRANT UPDATE (paused_at, ageing) ON workerd.queue TO {prefix}_operate;
-GRANT INSERT, UPDATE, DELETE ON workerd.limits TO {prefix}_operate;
+GRANT INSERT, UPDATE, DELETE ON workerd.limits, workerd.schedule TO {prefix}_operate;
 GRANT UPDATE (limited) ON workerd.lane, workerd.task TO {prefix}_operate;
 GRANT UPDATE (ended, news) ON workerd.dependency TO {prefix}_operate;
 GRANT DELETE ON workerd.awaited TO {prefix}_operate;
@@ -64,5 +64,5 @@ GRANT SELECT ON
     workerd.job, workerd.task_queue, workerd.ready, workerd.scheduled, workerd.history, workerd.history_day, workerd.lease, workerd.lane,
     workerd.queue, workerd.task, workerd.key, workerd.progress, workerd.step, workerd.awaited, workerd.signal, workerd.job_log,
     workerd.tally, workerd.node, workerd.node_order, workerd.dependency, workerd.unlooked, workerd.slot, workerd.bucket, workerd.turn,
-    workerd.limits, workerd.limit_in_force
+    workerd.limits, workerd.limit_in_force, workerd.schedule
 TO {prefix}_read;

@@ -1,0 +1,184 @@
+"""Schedules in the database: set, declared, paused, run, and moved on when they are due."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from workerd import codec
+from workerd.errors import JobError
+from workerd.queue.enqueue import answered
+from workerd.rule import Rule, due_times
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import asyncpg
+
+    from workerd.job import AnyConnection
+    from workerd.schedules import Schedule
+    from workerd.tasks import Task
+
+MOST = 500  # jobs of one schedule that are enqueued at once
+SCHEDULES = 100  # that are served at once
+
+_DUE = """
+    SELECT name, kind, rule, tz, catch_up, next_at, updated_at, clock_timestamp() AS now FROM workerd.schedule
+    WHERE paused_at IS NULL AND next_at <= clock_timestamp() ORDER BY next_at LIMIT $1
+"""
+_SOONEST = (
+    "SELECT extract(epoch FROM min(next_at) - clock_timestamp())::float8 FROM workerd.schedule WHERE paused_at IS NULL"
+)
+_FIRE = "SELECT workerd.fire($1, $2, $3, $4, $5)"
+# In this order: nobody moves on what is locked, and the clock is read when it is.
+_ENTER = """
+    INSERT INTO workerd.schedule (name, task, payload, kind, rule, tz, catch_up) VALUES ($1, $2, '{}', 'at', '', '', 'last')
+    ON CONFLICT DO NOTHING
+"""
+_LOCK = "SELECT * FROM workerd.schedule WHERE name = $1 FOR UPDATE"
+_NOW = "SELECT clock_timestamp()"
+_SET = """
+    UPDATE workerd.schedule SET task = $2, payload = $3, queue = $4, priority = $5, kind = $6, rule = $7, tz = $8, catch_up = $9,
+        next_at = $10, declaration = $11, updated_at = clock_timestamp() WHERE name = $1
+"""
+_PAUSE = """
+    UPDATE workerd.schedule SET paused_at = coalesce(paused_at, clock_timestamp()), updated_at = clock_timestamp()
+    WHERE name = $1 RETURNING true
+"""
+_RESUME = "UPDATE workerd.schedule SET paused_at = NULL, next_at = $2, updated_at = clock_timestamp() WHERE name = $1"
+_REMOVE = "DELETE FROM workerd.schedule WHERE name = $1"
+_RUN = (
+    "SELECT workerd.enqueue(task, payload, queue => queue, priority => priority) FROM workerd.schedule WHERE name = $1"
+)
+_FIND = "SELECT * FROM workerd.schedule ORDER BY name"
+_DECLARED = "SELECT name, declaration FROM workerd.schedule WHERE declaration IS NOT NULL AND task = ANY ($1)"
+_WAKE = "SELECT workerd.wake_leader()"
+
+
+async def due(connection: AnyConnection) -> list[asyncpg.Record]:
+    """The schedules that are due, the most overdue first."""
+    rows: list[asyncpg.Record] = await connection.fetch(_DUE, SCHEDULES)
+    return rows
+
+
+async def fire(connection: AnyConnection, row: asyncpg.Record) -> int:
+    """Enqueue what is due of one of them and move it on, in one transaction; returns how many jobs.
+
+    Raises TaskError for a rule that cannot be.
+    """
+    times, following = due_times(_rule(row), row["next_at"], row["now"], row["catch_up"], MOST)
+    done = await connection.fetchval(_FIRE, row["name"], row["next_at"], row["updated_at"], times, following)
+    return len(times) if done else 0
+
+
+async def soonest(connection: AnyConnection) -> float | None:
+    """Seconds until the next one is due; None: none ever is."""
+    seconds: float | None = await connection.fetchval(_SOONEST)
+    return seconds
+
+
+async def put(
+    connection: AnyConnection, name: str, task: str, wanted: Schedule, declaration: str | None = None
+) -> None:
+    """Set a schedule, whether there is one of this name or not. In force within a second."""
+    async with connection.transaction():
+        await connection.execute(_ENTER, name, task)
+        row = await connection.fetchrow(_LOCK, name)
+        assert row is not None
+        await answered(connection.execute(
+            _SET, name, task, codec.dumps(dict(wanted.payload), f"the payload of {name}"), wanted.queue, wanted.priority, wanted.rule.kind,
+            wanted.rule.text, wanted.rule.tz, wanted.catch_up, await _next(connection, wanted.rule, row["last_at"]),
+            row["declaration"] if declaration is None else declaration,
+        ))  # fmt: skip
+        await connection.execute(_WAKE)
+
+
+async def declare(connection: AnyConnection, tasks: Iterable[Task[..., Any]]) -> None:
+    """Let the schedules be as the code declares them. What an operator changed holds until its declaration changes.
+
+    One that is declared no more is removed by a daemon that has its task: the last one that starts decides.
+    """
+    tasks = list(tasks)
+    known = {
+        row["name"]: row["declaration"] for row in await connection.fetch(_DECLARED, [task.name for task in tasks])
+    }
+    wanted = {name: (task.name, each) for task in tasks for name, each in task.schedules.items()}
+    for name, (task_name, each) in wanted.items():
+        declaration = _declaration(task_name, each)
+        if known.get(name) is None or json.loads(known[name]) != json.loads(declaration):
+            await put(connection, name, task_name, each, declaration)
+    for name in known.keys() - wanted.keys():
+        await connection.execute(_REMOVE, name)
+
+
+def _declaration(task: str, each: Schedule) -> str:
+    rule = [each.rule.kind, each.rule.text, each.rule.tz]
+    return codec.dumps([task, rule, dict(each.payload), each.catch_up, each.queue, each.priority], "a declaration")
+
+
+async def pause(connection: AnyConnection, name: str) -> None:
+    """Let nothing be enqueued until it is resumed. Raises JobError when there is no such schedule."""
+    if await connection.fetchval(_PAUSE, name) is None:
+        raise _unknown(name)
+
+
+async def resume(connection: AnyConnection, name: str) -> None:
+    """Go on from now: due times of the pause have no jobs. Raises JobError when there is no such schedule."""
+    async with connection.transaction():
+        row = await connection.fetchrow(_LOCK, name)
+        if row is None:
+            raise _unknown(name)
+        if row["paused_at"] is not None:
+            await connection.execute(_RESUME, name, await _next(connection, _rule(row), row["last_at"]))
+            await connection.execute(_WAKE)
+
+
+async def remove(connection: AnyConnection, name: str) -> None:
+    """Raises JobError when there is no such schedule, or when the code declares it, which would bring it back."""
+    row = await connection.fetchrow(_LOCK, name)
+    if row is None:
+        raise _unknown(name)
+    if row["declaration"] is not None:
+        raise JobError(f"the code declares the schedule {name}, so it would come back: pause it, or remove it there")
+    await connection.execute(_REMOVE, name)
+
+
+async def run(connection: AnyConnection, name: str) -> int:
+    """Enqueue its job now, besides those that are due; returns the id. Raises JobError when there is no such schedule."""
+    job: int | None = await connection.fetchval(_RUN, name)
+    if job is None:
+        raise _unknown(name)
+    return job
+
+
+async def find(connection: AnyConnection, ahead: int = 1) -> list[dict[str, Any]]:
+    """All schedules as JSON-ready values, `next` being the times at which each is due next, `ahead` of them."""
+    return [_shown(row, ahead) for row in await connection.fetch(_FIND)]
+
+
+def _shown(row: asyncpg.Record, ahead: int) -> dict[str, Any]:
+    rule, moment = _rule(row), row["next_at"] if row["paused_at"] is None else None
+    times: list[datetime] = []
+    while moment is not None and len(times) < ahead:
+        times.append(moment)
+        moment = rule.next_after(moment)
+    names = ("name", "task", "queue", "priority", "kind", "rule", "tz", "catch_up", "next_at", "last_at")
+    return {
+        **{name: row[name] for name in names}, "payload": json.loads(row["payload"]), "words": rule.words,
+        "paused": row["paused_at"] is not None, "declared": row["declaration"] is not None, "next": times,
+    }  # fmt: skip
+
+
+def _rule(row: asyncpg.Record) -> Rule:
+    return Rule(row["kind"], row["rule"], row["tz"])
+
+
+async def _next(connection: AnyConnection, rule: Rule, last: datetime | None) -> datetime | None:
+    """A due time that had its job is not due again, whatever the clock did."""
+    now: datetime = await connection.fetchval(_NOW)
+    return rule.next_after(max(now, last or datetime.min.replace(tzinfo=UTC)))
+
+
+def _unknown(name: str) -> JobError:
+    return JobError(f"there is no schedule {name}: workerctl schedules list")
