@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from tests.faults.fleet import daemons, leader, start
+from tests.faults.fleet import daemons, leader, only_living, start
 from tests.support import until
 from workerd import schedule
 
@@ -44,6 +44,7 @@ async def test_each_second_has_one_job_though_the_leader_of_three_is_killed_ever
         times = [datetime.fromisoformat(row["key"].rpartition("@")[2]) for row in await db.fetch(_KEYS)]
         assert len(times) >= MINUTE
         assert sorted(times) == [min(times) + timedelta(seconds=n) for n in range(len(times))]
+        await only_living(db, fleet)
         assert await books.close(*fleet) == []
     finally:
         for daemon in fleet:
