@@ -31,6 +31,16 @@ async def echo(value: Any = None) -> Any:
 
 
 @task
+def echo_in_thread(value: Any = None) -> Any:
+    return value
+
+
+@task(cpu=True)
+def echo_in_child(value: Any = None) -> Any:
+    return value
+
+
+@task
 async def gated(number: int) -> str:
     begun[number].set()
     await go_on[number].wait()

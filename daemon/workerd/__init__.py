@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     __version__: str
+    from workerd.around import middleware
     from workerd.asked import After
     from workerd.errors import JobError, JobFailed, PayloadError, TaskError, WorkerdError
     from workerd.job import Job
     from workerd.outcomes import Discard, RetryAfter, Snooze
     from workerd.queue.client import Queue
     from workerd.queue.flow import Batch, Call
+    from workerd.resources import Resource, resource, use
     from workerd.retry import Retry
     from workerd.schedules import Schedule, schedule
     from workerd.tasks import Task, task
@@ -27,6 +29,7 @@ _HOME = {
     "JobFailed": "workerd.errors",
     "PayloadError": "workerd.errors",
     "Queue": "workerd.queue.client",
+    "Resource": "workerd.resources",
     "Retry": "workerd.retry",
     "RetryAfter": "workerd.outcomes",
     "Schedule": "workerd.schedules",
@@ -34,8 +37,11 @@ _HOME = {
     "Task": "workerd.tasks",
     "TaskError": "workerd.errors",
     "WorkerdError": "workerd.errors",
+    "middleware": "workerd.around",
+    "resource": "workerd.resources",
     "schedule": "workerd.schedules",
     "task": "workerd.tasks",
+    "use": "workerd.resources",
 }
 
 __all__ = [
@@ -48,6 +54,7 @@ __all__ = [
     "JobFailed",
     "PayloadError",
     "Queue",
+    "Resource",
     "Retry",
     "RetryAfter",
     "Schedule",
@@ -56,8 +63,11 @@ __all__ = [
     "TaskError",
     "WorkerdError",
     "__version__",
+    "middleware",
+    "resource",
     "schedule",
     "task",
+    "use",
 ]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from workerd import asked
 from workerd.errors import TaskError
 from workerd.limit import UNLIMITED, Limit
+from workerd.resources import used
 from workerd.retry import Retry
 from workerd.schedules import Schedule, named
 from workerd.units import Duration, parse_duration, parse_rate, parse_size
@@ -63,6 +64,7 @@ class Task(Generic[P, R]):
         self.is_async = inspect.iscoroutinefunction(fn)
         self.signature = _signature(fn, name)
         self._required, self._allowed = _names(self.signature)
+        self.resources = used(inspect.signature(fn))  # by their parameters
         self.wants_job = "job" in inspect.signature(fn).parameters
         self.__doc__ = fn.__doc__
 
@@ -158,6 +160,10 @@ def task(
         )  # fmt: skip
         if limit_key is not None and limit_key not in declared.signature.parameters:
             raise TaskError(f"task {title}: limit_key is {limit_key}, which is no argument of it")
+        if cpu and declared.resources:
+            raise TaskError(
+                f"task {title}: cpu=True runs in a process of its own, which has no resources of the daemon: open them there"
+            )
         if cpu and declared.is_async:
             raise TaskError(f"task {title}: cpu=True is for a plain def, which runs in a process of its own")
         known = registry.get(title)
@@ -202,9 +208,10 @@ def _limit(task_name: str, rate: str | float | None, concurrency: int | None) ->
 
 
 def _signature(fn: Callable[..., Any], name: str) -> inspect.Signature:
-    """The parameters that a payload fills: all but `job`."""
+    """The parameters that a payload fills: all but `job` and resources."""
     signature = inspect.signature(fn)
-    kept = [p for p in signature.parameters.values() if p.name != "job"]
+    shared = used(signature)
+    kept = [p for p in signature.parameters.values() if p.name != "job" and p.name not in shared]
     for p in kept:
         if p.kind is inspect.Parameter.VAR_POSITIONAL:
             raise TaskError(f"task {name}: *{p.name} cannot be carried, arguments of a job have names")

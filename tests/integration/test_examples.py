@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import tests.handlers  # noqa: F401 - its tasks are there before those of a test
 from tests.examples import examples
 from tests.support import InProcess, until
+from workerd.around import registry as middlewares
 from workerd.tasks import registry
 
 if TYPE_CHECKING:
@@ -63,6 +65,35 @@ async def test_limits(settings: Settings, queue: Queue, db: DB, ctl: Ctl) -> Non
         await until(
             lambda: db.fetchval("SELECT count(*) = 37 FROM workerd.history WHERE state = 'succeeded'"), "all have run"
         )
+
+
+async def test_options(settings: Settings, queue: Queue, db: DB, ctl: Ctl) -> None:
+    names = run("options.md", 0)
+    jobs = {await names["edited"](queue, 7) for _ in range(5)}
+    assert len(jobs) == 1
+    edit, ageing = examples("options.md", "sh")[0].splitlines()
+    assert ctl(*edit.replace("42", str(*jobs)).split()[1:]).returncode == 0
+    assert ctl(*ageing.split()[1:]).returncode == 0
+    async with InProcess(settings.model_copy(update={"node_name": "here"})):
+        pinned, preferring = await names["warm_up"](queue, "here")
+        found = [
+            await queue.result(job, timeout=10) for job in (*jobs, await names["greet"](queue), pinned, preferring)
+        ]
+    assert found == [7, 1, 2, 3]
+
+
+async def test_around_a_run(settings: Settings, queue: Queue) -> None:
+    shared = run("around-a-run.md", 0)
+    measured = run("around-a-run.md", 1)
+    try:
+        async with InProcess(settings):
+            for n in range(3):
+                assert await queue.result(await queue.enqueue("fetch", {"url": "a.html"}), timeout=10) == n + 1
+            assert await queue.result(await queue.enqueue("echo_in_thread", {"value": 1}), timeout=10) == 1
+        assert [client.closed for client in shared["clients"]] == [True]
+        assert measured["took"].keys() == {"fetch", "echo_in_thread"}
+    finally:
+        middlewares.remove(measured["measure"])
 
 
 async def test_schedules(settings: Settings, queue: Queue, db: DB, ctl: Ctl) -> None:

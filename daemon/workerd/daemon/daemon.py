@@ -173,6 +173,7 @@ class Daemon:
             return
         self._supervisor.extend(EXTENSION)
         await self._executor.children.close()
+        await self._executor.resources.close()
         await asyncio.to_thread(self._lease.join, LEASE_LIMIT)
         client.set_default(None)
         self._queue.terminate()

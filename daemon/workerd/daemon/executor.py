@@ -10,7 +10,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from workerd import codec
+from workerd import around, codec
 from workerd.daemon import current
 from workerd.daemon.children.pool import Children
 from workerd.daemon.endings import Endings
@@ -21,6 +21,7 @@ from workerd.job import Job
 from workerd.outcomes import SUCCEEDED, Discard, Outcome
 from workerd.queue.finish import Finished
 from workerd.redact import Redactor
+from workerd.resources import Resources
 from workerd.units import format_duration
 
 if TYPE_CHECKING:
@@ -54,11 +55,13 @@ class Executor:
         self.on_written_off: Callable[[Run, Finished], None] | None = None
         self.host: Host | None = None
         self.prelude: Prelude | None = None
+        self.resources = Resources()
+        self._around = tuple(around.registry)
 
     async def run(self, claimed: Claimed, worker: asyncio.Task[Any]) -> Finished:
         """Run the job's handler in `worker`, the asyncio task that calls this; whatever it does becomes the outcome."""
         task = self._tasks[claimed.task]
-        job = self._job(task, claimed) if task.wants_job else None
+        job = self._job(task, claimed) if task.wants_job or self._around else None
         started = monotonic()
         run = Run(claimed, job, worker, started, started + (task.timeout or self._job_timeout))
         self.running.add(run)
@@ -118,6 +121,17 @@ class Executor:
         )  # fmt: skip
 
     def _call(self, task: Task[..., Any], run: Run) -> Awaitable[Any]:
+        return self._through(task, run) if self._around else self._begin(task, run)
+
+    async def _through(self, task: Task[..., Any], run: Run) -> Any:
+        assert run.job is not None
+        run.job.payload = codec.loads(run.claimed.payload)
+        call: Callable[[], Awaitable[Any]] = functools.partial(self._begin, task, run)
+        for each in reversed(self._around):
+            call = functools.partial(each, run.job, call)
+        return await call()
+
+    def _begin(self, task: Task[..., Any], run: Run) -> Awaitable[Any]:
         return self._start(task, run) if run.claimed.options is None else self._as_asked(task, run)
 
     async def _as_asked(self, task: Task[..., Any], run: Run) -> Any:
@@ -134,7 +148,14 @@ class Executor:
         arguments = payload
         if run.job is not None:
             run.job.payload = payload
-            arguments = {**payload, "job": run.job}
+            if task.wants_job:
+                arguments = {**payload, "job": run.job}
+        return self._with_resources(task, run, arguments) if task.resources else self._handle(task, run, arguments)
+
+    async def _with_resources(self, task: Task[..., Any], run: Run, arguments: dict[str, Any]) -> Any:
+        return await self._handle(task, run, {**arguments, **await self.resources.get(task.resources)})
+
+    def _handle(self, task: Task[..., Any], run: Run, arguments: dict[str, Any]) -> Awaitable[Any]:
         if task.is_async:
             handler: Awaitable[Any] = task.fn(**arguments)
             return handler

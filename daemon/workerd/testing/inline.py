@@ -11,6 +11,7 @@ from workerd import codec
 from workerd.daemon.done import Done
 from workerd.errors import JobError, TaskError
 from workerd.job import Job
+from workerd.resources import Resources
 from workerd.testing.record import Record
 
 if TYPE_CHECKING:
@@ -42,7 +43,12 @@ async def run(
     if task.wants_job:
         job = Job(0, task.name, task.queue, attempt, failures, max_retries, None, arguments, host)
         arguments = {**arguments, "job": job}
-    result = await (task.fn(**arguments) if task.is_async else asyncio.to_thread(task.fn, **arguments))
+    resources = Resources()
+    try:
+        arguments = {**arguments, **await resources.get(task.resources)}
+        result = await (task.fn(**arguments) if task.is_async else asyncio.to_thread(task.fn, **arguments))
+    finally:
+        await resources.close()
     return codec.loads(codec.dumps(result, f"the result of {task.name}"))
 
 
