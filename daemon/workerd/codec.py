@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import PurePath
 from typing import Any
 
 import orjson
@@ -17,7 +20,7 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # not where the backslash is its
 def dumps(value: object, what: str) -> str:
     """The JSON text of `value`. Raises PayloadError, naming `what`, when it is not JSON or over 1 MB."""
     try:
-        data = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+        data = orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
     except (orjson.JSONEncodeError, RecursionError) as error:
         raise PayloadError(f"{what} is not JSON: {error}") from error
     if len(data) > MAX_BYTES:
@@ -27,6 +30,15 @@ def dumps(value: object, what: str) -> str:
     if b"\\u0000" in data and _NUL.search(data):
         raise PayloadError(f"{what} contains a NUL character, which PostgreSQL's JSON cannot store: remove it")
     return data.decode()
+
+
+def _plain(value: object) -> object:
+    """What is written for values that JSON does not know; their text tells what they were."""
+    if not isinstance(value, (Decimal, PurePath, timedelta)) and not hasattr(value, "model_dump_json"):
+        raise TypeError
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(value, by_alias=True)
 
 
 def loads(text: str | bytes) -> Any:

@@ -44,7 +44,7 @@ class TaskError(WorkerdError):
 
 
 class PayloadError(TaskError):
-    """A payload or result is not JSON, or too large."""
+    """A payload or result is not JSON, too large, or not what its task takes."""
 
 
 class JobError(WorkerdError):

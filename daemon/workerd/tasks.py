@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from workerd import asked
+from workerd.arguments import Arguments
 from workerd.errors import TaskError
 from workerd.limit import UNLIMITED, Limit
 from workerd.resources import used
@@ -20,10 +21,16 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from workerd.asked import After, Conflict, KeyUntil
     from workerd.job import AnyConnection
+    from workerd.typed import Takes1, Takes2, Takes3, Takes4
 
 P = ParamSpec("P")
 R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
 
 # Keywords of every enqueue: a handler's parameter of the same name could never be given.
 OPTIONS = frozenset({"queue", "priority", "delay", "run_at", "key", "max_retries", "connection"}) | asked.NAMES
@@ -62,10 +69,9 @@ class Task(Generic[P, R]):
         self.schedules = schedules or {}  # by their names
         self.limit_key = limit_key  # the argument by whose values its jobs take turns, each with the limit
         self.is_async = inspect.iscoroutinefunction(fn)
-        self.signature = _signature(fn, name)
-        self._required, self._allowed = _names(self.signature)
         self.resources = used(inspect.signature(fn))  # by their parameters
         self.wants_job = "job" in inspect.signature(fn).parameters
+        self.arguments = Arguments(name, fn, {"job", *self.resources}, OPTIONS)
         self.__doc__ = fn.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -74,32 +80,24 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<task {self.name}>"
 
-    def payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The arguments of a call by their names. Raises TaskError when they do not fit the function."""
-        try:
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TaskError(f"task {self.name}: {error}") from error
-        named = dict(bound.arguments)
-        for parameter in self.signature.parameters.values():
-            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                named.update(named.pop(parameter.name, {}))
-        return named
-
-    def accepts(self, payload: Mapping[str, Any]) -> bool:
-        """Whether the function can be called with these arguments."""
-        names = payload.keys()
-        return names >= self._required and (self._allowed is None or names <= self._allowed)
-
-    def misfit(self, payload: Mapping[str, Any]) -> str:
-        """Why it cannot."""
-        try:
-            self.signature.bind(**payload)
-        except TypeError as error:
-            return str(error)
-        return ""
-
+    # What the type checkers see of `enqueue`: see `workerd.typed`.
+    @overload
     async def enqueue(
+        self, *, queue: str | None = None, priority: int | None = None, delay: Duration | None = None,
+        run_at: datetime | None = None, key: str | None = None, max_retries: int | None = None,
+        connection: AnyConnection | None = None, after: Sequence[int] | After | None = None, conflict: Conflict = ...,
+        key_until: KeyUntil = ..., deadline: Duration | datetime | None = None, pin: str | None = None,
+        prefer: str | None = None, **named: Any,
+    ) -> int: ...  # fmt: skip
+    @overload
+    async def enqueue(self: Takes1[A], a: A, /, **named: Any) -> int: ...
+    @overload
+    async def enqueue(self: Takes2[A, B], a: A, b: B, /, **named: Any) -> int: ...
+    @overload
+    async def enqueue(self: Takes3[A, B, C], a: A, b: B, c: C, /, **named: Any) -> int: ...
+    @overload
+    async def enqueue(self: Takes4[A, B, C, D], a: A, b: B, c: C, d: D, /, *more: Any, **named: Any) -> int: ...
+    async def enqueue(  # type: ignore[misc]  # each task is what the overloads take it for
         self,
         *args: Any,
         queue: str | None = None,
@@ -117,7 +115,7 @@ class Task(Generic[P, R]):
         asks = {name: kwargs.pop(name) for name in asked.NAMES & kwargs.keys()} if kwargs else {}
         home = await client.default()
         return await home.enqueue(
-            self, self.payload(*args, **kwargs), queue=queue, priority=priority, delay=delay, run_at=run_at, key=key,
+            self, self.arguments.bind(*args, **kwargs), queue=queue, priority=priority, delay=delay, run_at=run_at, key=key,
             max_retries=max_retries, connection=connection, **asks,
         )  # fmt: skip
 
@@ -126,7 +124,7 @@ class Task(Generic[P, R]):
         from workerd.queue import client
 
         home = await client.default()
-        return await home.enqueue_many(self, [self.payload(**p) for p in payloads], **options)
+        return await home.enqueue_many(self, [self.arguments.bind(**p) for p in payloads], **options)
 
 
 @overload
@@ -158,7 +156,7 @@ def task(
             _duration(title, "timeout", timeout), _duration(title, "result_ttl", result_ttl), cpu, _memory(title, cpu, memory),
             _limit(title, limit, concurrency), limit_key, named(title, schedule),
         )  # fmt: skip
-        if limit_key is not None and limit_key not in declared.signature.parameters:
+        if limit_key is not None and limit_key not in declared.arguments.signature.parameters:
             raise TaskError(f"task {title}: limit_key is {limit_key}, which is no argument of it")
         if cpu and declared.resources:
             raise TaskError(
@@ -205,29 +203,6 @@ def _limit(task_name: str, rate: str | float | None, concurrency: int | None) ->
         return Limit(None if rate is None else parse_rate(rate), concurrency)
     except ValueError as error:
         raise TaskError(f"task {task_name}: limit {error}") from error
-
-
-def _signature(fn: Callable[..., Any], name: str) -> inspect.Signature:
-    """The parameters that a payload fills: all but `job` and resources."""
-    signature = inspect.signature(fn)
-    shared = used(signature)
-    kept = [p for p in signature.parameters.values() if p.name != "job" and p.name not in shared]
-    for p in kept:
-        if p.kind is inspect.Parameter.VAR_POSITIONAL:
-            raise TaskError(f"task {name}: *{p.name} cannot be carried, arguments of a job have names")
-        if p.kind is inspect.Parameter.POSITIONAL_ONLY:
-            raise TaskError(f"task {name}: {p.name} cannot be given by name, arguments of a job have names")
-        if p.name in OPTIONS:
-            raise TaskError(f"task {name}: the parameter {p.name} has the name of an option of enqueue, rename it")
-    return signature.replace(parameters=kept)
-
-
-def _names(signature: inspect.Signature) -> tuple[frozenset[str], frozenset[str] | None]:
-    """The arguments that a payload has to give, and all that it may give (None: any)."""
-    parameters = signature.parameters.values()
-    named = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    required = frozenset(p.name for p in named if p.default is inspect.Parameter.empty)
-    return required, frozenset(p.name for p in named) if len(named) == len(parameters) else None
 
 
 def load_modules(modules: Collection[str], app_dir: Path | None = None) -> dict[str, Task[..., Any]]:

@@ -157,7 +157,7 @@ async def test_inline_runs_open_what_they_use_and_close_it() -> None:
 
     assert await testing.run(wants_thing, {"n": 2}) == "thingthing"
     assert closed == ["thing"]
-    assert wants_thing.payload(2) == {"n": 2}
+    assert wants_thing.arguments.bind(2) == {"n": 2}
 
 
 def test_a_task_in_a_process_of_its_own_has_none() -> None:

@@ -55,6 +55,12 @@ async def test_dependencies(settings: Settings, queue: Queue) -> None:
         assert await batch["convert_all"](queue) == "19 of 20 pages"
 
 
+async def test_arguments(settings: Settings, queue: Queue) -> None:
+    order = run("arguments.md", 0)["order"]
+    async with InProcess(settings):
+        assert await queue.result(await order(queue), timeout=10) == {"total": "2.50", "days": 30}
+
+
 async def test_limits(settings: Settings, queue: Queue, db: DB, ctl: Ctl) -> None:
     run("limits.md", 0)
     async with InProcess(settings):

@@ -104,9 +104,9 @@ def test_a_payload_holds_the_arguments_by_their_names() -> None:
     @task
     def f(a: int, b: int = 2, *, c: int = 3, job: Job, **more: int) -> None: ...
 
-    assert f.payload(1) == {"a": 1}
-    assert f.payload(1, 5, c=6) == {"a": 1, "b": 5, "c": 6}
-    assert f.payload(a=1, d=4, e=5) == {"a": 1, "d": 4, "e": 5}
+    assert f.arguments.bind(1) == {"a": 1}
+    assert f.arguments.bind(1, 5, c=6) == {"a": 1, "b": 5, "c": 6}
+    assert f.arguments.bind(a=1, d=4, e=5) == {"a": 1, "d": 4, "e": 5}
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ def test_arguments_that_do_not_fit_are_refused(args: tuple[Any, ...], kwargs: di
     def f(a: int, b: int = 2, *, job: Job) -> None: ...
 
     with pytest.raises(TaskError, match=f"^task f: {says}"):
-        f.payload(*args, **kwargs)
+        f.arguments.bind(*args, **kwargs)

@@ -18,14 +18,14 @@ from workerd.daemon.run import Run
 from workerd.daemon.stack import stack_of
 from workerd.daemon.threads import Threads
 from workerd.job import Job
-from workerd.outcomes import SUCCEEDED, Discard, Outcome
+from workerd.outcomes import SUCCEEDED, Outcome
 from workerd.queue.finish import Finished
 from workerd.redact import Redactor
 from workerd.resources import Resources
 from workerd.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from workerd.config import Settings
     from workerd.daemon.prelude import Prelude
@@ -141,21 +141,19 @@ class Executor:
 
     def _start(self, task: Task[..., Any], run: Run) -> Awaitable[Any]:
         payload = codec.loads(run.claimed.payload)
-        if not task.accepts(payload):
-            raise Discard(f"the payload does not fit {task.name}{task.signature}: {task.misfit(payload)}")
+        arguments = task.arguments.restored(payload)
         if task.cpu:
             return self.children.run(task, run, self._endings.max_retries(task, run.claimed), self.host)
-        arguments = payload
         if run.job is not None:
             run.job.payload = payload
             if task.wants_job:
-                arguments = {**payload, "job": run.job}
+                arguments = {**arguments, "job": run.job}
         return self._with_resources(task, run, arguments) if task.resources else self._handle(task, run, arguments)
 
-    async def _with_resources(self, task: Task[..., Any], run: Run, arguments: dict[str, Any]) -> Any:
+    async def _with_resources(self, task: Task[..., Any], run: Run, arguments: Mapping[str, Any]) -> Any:
         return await self._handle(task, run, {**arguments, **await self.resources.get(task.resources)})
 
-    def _handle(self, task: Task[..., Any], run: Run, arguments: dict[str, Any]) -> Awaitable[Any]:
+    def _handle(self, task: Task[..., Any], run: Run, arguments: Mapping[str, Any]) -> Awaitable[Any]:
         if task.is_async:
             handler: Awaitable[Any] = task.fn(**arguments)
             return handler

@@ -115,12 +115,12 @@ class Queue:
 
         `queue` and `priority` default to the task's. With `connection` the job exists when the caller's transaction commits.
         What few jobs need is in `workerd.asked.Asks`.
-        Raises PayloadError for arguments that are not JSON or too large, TaskError for options that cannot be.
+        Raises PayloadError for arguments that are not JSON, too large or of a wrong type, TaskError for options that cannot be.
         """
         if key == "":
             raise TaskError("key is empty: leave it out, or name what the job is about")
         what = enqueue.options(task, queue, priority, delay, run_at, max_retries, asked(asks) if asks else None)
-        text = enqueue.payload_text(what.task, payload or {})
+        text = enqueue.payload_text(task, payload or {})
         if connection is not None:
             return await enqueue.one(connection, what, text, key)
         if key is None and what.asked is None:
@@ -143,7 +143,7 @@ class Queue:
     ) -> list[int]:
         """Enqueue one job for each payload, all or none, and return their ids in this order; otherwise as `enqueue`."""
         what = enqueue.options(task, queue, priority, delay, run_at, max_retries, asked(asks) if asks else None)
-        texts = [enqueue.payload_text(what.task, payload) for payload in payloads]
+        texts = [enqueue.payload_text(task, payload) for payload in payloads]
         if connection is not None:
             return await enqueue.many(connection, what, texts)
         async with self.connection() as own:

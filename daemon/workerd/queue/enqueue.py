@@ -80,9 +80,12 @@ def options(
     return Options(name, queue, priority, run_at, max_retries, wait, asked)
 
 
-def payload_text(task: str, payload: Mapping[str, Any]) -> str:
-    """A payload as JSON. Raises PayloadError."""
-    return codec.dumps(payload if type(payload) is dict else dict(payload), f"the payload of {task}")
+def payload_text(task: str | Task[..., Any], payload: Mapping[str, Any]) -> str:
+    """A payload as JSON, checked by the task's annotations if it is given. Raises PayloadError."""
+    name = task
+    if not isinstance(task, str):
+        name, payload = task.name, task.arguments.carried(payload)
+    return codec.dumps(payload if type(payload) is dict else dict(payload), f"the payload of {name}")
 
 
 async def one(connection: AnyConnection, what: Options, payload: str, key: str | None) -> int:

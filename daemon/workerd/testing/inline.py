@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from workerd import codec
 from workerd.daemon.done import Done
-from workerd.errors import JobError, TaskError
+from workerd.errors import JobError
 from workerd.job import Job
+from workerd.queue.enqueue import payload_text
 from workerd.resources import Resources
 from workerd.testing.record import Record
 
@@ -34,14 +35,14 @@ async def run(
     """Run the task's handler here and return its result, both payload and result having been JSON on the way.
 
     `answers` are those that `job.wait_for` gets, by event; `record` takes what the handler says. A plain `def` runs in a thread, also
-    with `cpu=True`. Whatever the handler raises is raised; TaskError when the payload does not fit, PayloadError when it is not JSON.
+    with `cpu=True`. Whatever the handler raises is raised; PayloadError when the payload
+    does not fit or is not JSON.
     """
-    arguments = codec.loads(codec.dumps(dict(payload or {}), f"the payload of {task.name}"))
-    if not task.accepts(arguments):
-        raise TaskError(f"the payload does not fit {task.name}{task.signature}: {task.misfit(arguments)}")
+    carried = codec.loads(payload_text(task, payload or {}))
+    arguments = task.arguments.restored(carried)
     host = _Here(answers or {}, Record() if record is None else record)
     if task.wants_job:
-        job = Job(0, task.name, task.queue, attempt, failures, max_retries, None, arguments, host)
+        job = Job(0, task.name, task.queue, attempt, failures, max_retries, None, carried, host)
         arguments = {**arguments, "job": job}
     resources = Resources()
     try:

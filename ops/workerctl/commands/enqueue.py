@@ -123,7 +123,7 @@ async def _known(queue: Queue, task: str, arguments: dict[str, Any]) -> Any:
 def _fits(task: Any, arguments: dict[str, Any]) -> None:
     """Raise TaskError when the arguments do not fit the task's signature."""
     if not isinstance(task, str):
-        task.payload(**arguments)
+        task.arguments.carried(task.arguments.bind(**arguments))
 
 
 def json_object(text: str, what: str) -> dict[str, Any]:

@@ -91,11 +91,12 @@ def _answer(task: Task[..., Any] | None, request: dict[str, Any], host: ChildHos
 
 
 def _call(task: Task[..., Any], request: dict[str, Any], host: ChildHost) -> Any:
-    arguments = codec.loads(request["payload"])
+    payload = codec.loads(request["payload"])
+    arguments = task.arguments.restored(payload)
     if task.wants_job:
         job = Job(
             request["id"], task.name, request["queue"], request["attempt"], request["failures"], request["max_retries"],
-            request["key"], arguments, host,
+            request["key"], payload, host,
         )  # fmt: skip
         job.parents = dict(request["parents"])
         arguments = {**arguments, "job": job}
