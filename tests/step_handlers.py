@@ -76,7 +76,7 @@ def stepping_in_child(fails: int, *, job: Job) -> dict[str, Any]:
 
 
 @task(cpu=True)
-def waiting_in_child(event: str, timeout: str | None = None, *, job: Job) -> Any:
+def waiting_in_child(event: str, timeout: str | float | None = None, *, job: Job) -> Any:
     return job.wait_for(event, timeout)
 
 
@@ -123,12 +123,12 @@ async def stepping_then_waiting(*, job: Job) -> Any:
 
 
 @task
-async def waiting(event: str, timeout: str | None = None, *, job: Job) -> Any:
+async def waiting(event: str, timeout: str | float | None = None, *, job: Job) -> Any:
     return await job.wait_for(event, timeout)
 
 
 @task
-def waiting_in_thread(event: str, timeout: str | None = None, *, job: Job) -> Any:
+def waiting_in_thread(event: str, timeout: str | float | None = None, *, job: Job) -> Any:
     return job.wait_for(event, timeout)
 
 

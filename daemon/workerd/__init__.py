@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from workerd.outcomes import Discard, RetryAfter, Snooze
     from workerd.queue.client import Queue
     from workerd.queue.flow import Batch, Call
+    from workerd.queue.sync_client import SyncQueue
     from workerd.resources import Resource, resource, use
     from workerd.retry import Retry
     from workerd.schedules import Schedule, schedule
@@ -34,6 +35,7 @@ _HOME = {
     "RetryAfter": "workerd.outcomes",
     "Schedule": "workerd.schedules",
     "Snooze": "workerd.outcomes",
+    "SyncQueue": "workerd.queue.sync_client",
     "Task": "workerd.tasks",
     "TaskError": "workerd.errors",
     "WorkerdError": "workerd.errors",
@@ -59,6 +61,7 @@ __all__ = [
     "RetryAfter",
     "Schedule",
     "Snooze",
+    "SyncQueue",
     "Task",
     "TaskError",
     "WorkerdError",

@@ -21,6 +21,20 @@ if TYPE_CHECKING:
 
     AnyConnection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
+    class Executes(Protocol):
+        """A connection or session of psycopg or SQLAlchemy, synchronous or not."""
+
+        @property
+        def execute(self) -> Any: ...
+
+    class HasCursor(Protocol):
+        """`django.db.connection`."""
+
+        @property
+        def cursor(self) -> Any: ...
+
+    AnyTransaction = AnyConnection | Executes | HasCursor
+
 
 MAX_NAME = 200  # characters of a step's or event's name
 
@@ -31,7 +45,7 @@ class Host(Protocol):
     def report(self, job: Job, fraction: float, message: str | None) -> Awaitable[None]: ...
     def log(self, job: Job, message: str, level: str) -> None: ...
     def connection(self) -> AbstractAsyncContextManager[AnyConnection]: ...
-    async def finish_in(self, job: Job, connection: AnyConnection, result: object) -> None: ...
+    def finish_in(self, job: Job, connection: AnyTransaction, result: object) -> Awaitable[None]: ...
     def step(self, job: Job, name: str, call: Callable[[], Any]) -> Any: ...
     def wait_for(self, job: Job, event: str, timeout: float | None) -> Any: ...
 
@@ -115,13 +129,14 @@ class Job:
         """An asyncpg connection of the daemon's pool, for `async with`."""
         return self._host.connection()
 
-    async def finish_in(self, connection: AnyConnection, result: object = None) -> None:
+    def finish_in(self, connection: AnyTransaction, result: object = None) -> Awaitable[None]:
         """Finish the job as succeeded within the caller's transaction: both commit, or neither.
 
+        `connection` is one of asyncpg, psycopg, SQLAlchemy or Django. In a `def` handler call it without awaiting, with a synchronous one.
         It has to be the last statement of an open transaction. What the handler returns afterwards is ignored.
         Raises LeaseLost when the job was rescued meanwhile, JobError outside a transaction, PayloadError for a result that is not JSON.
         """
-        await self._host.finish_in(self, connection, result)
+        return self._host.finish_in(self, connection, result)
 
     def step(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What `fn(*args, **kwargs)` returned, as JSON; it is called only when no attempt of the job has kept a result of this name.

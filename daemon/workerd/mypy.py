@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from mypy.nodes import ArgKind
     from mypy.types import CallableType, FunctionLike, Type
 
-ENQUEUE = "workerd.tasks.Task.enqueue"
+ENQUEUE = ("workerd.tasks.Task.enqueue", "workerd.tasks.Task.enqueue_sync")
 
 
 class TaskPlugin(Plugin):
     def get_method_signature_hook(self, fullname: str) -> Callable[[MethodSigContext], FunctionLike] | None:
-        return _signature if fullname == ENQUEUE else None
+        return _signature if fullname in ENQUEUE else None
 
 
 def _signature(context: MethodSigContext) -> FunctionLike:

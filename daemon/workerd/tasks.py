@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from workerd.asked import After, Conflict, KeyUntil
-    from workerd.job import AnyConnection
+    from workerd.job import AnyTransaction
     from workerd.typed import Takes1, Takes2, Takes3, Takes4
 
 P = ParamSpec("P")
@@ -85,7 +85,7 @@ class Task(Generic[P, R]):
     async def enqueue(
         self, *, queue: str | None = None, priority: int | None = None, delay: Duration | None = None,
         run_at: datetime | None = None, key: str | None = None, max_retries: int | None = None,
-        connection: AnyConnection | None = None, after: Sequence[int] | After | None = None, conflict: Conflict = ...,
+        connection: AnyTransaction | None = None, after: Sequence[int] | After | None = None, conflict: Conflict = ...,
         key_until: KeyUntil = ..., deadline: Duration | datetime | None = None, pin: str | None = None,
         prefer: str | None = None, **named: Any,
     ) -> int: ...  # fmt: skip
@@ -97,27 +97,44 @@ class Task(Generic[P, R]):
     async def enqueue(self: Takes3[A, B, C], a: A, b: B, c: C, /, **named: Any) -> int: ...
     @overload
     async def enqueue(self: Takes4[A, B, C, D], a: A, b: B, c: C, d: D, /, *more: Any, **named: Any) -> int: ...
-    async def enqueue(  # type: ignore[misc]  # each task is what the overloads take it for
-        self,
-        *args: Any,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: Duration | None = None,
-        run_at: datetime | None = None,
-        key: str | None = None,
-        max_retries: int | None = None,
-        connection: AnyConnection | None = None,
-        **kwargs: Any,
-    ) -> int:
+    async def enqueue(self, *args: Any, **kwargs: Any) -> int:  # type: ignore[misc]  # a task is what the overloads take it for
         """Enqueue a call with these arguments and return the job's id; options as in `Queue.enqueue`."""
         from workerd.queue import client
 
-        asks = {name: kwargs.pop(name) for name in asked.NAMES & kwargs.keys()} if kwargs else {}
-        home = await client.default()
-        return await home.enqueue(
-            self, self.arguments.bind(*args, **kwargs), queue=queue, priority=priority, delay=delay, run_at=run_at, key=key,
-            max_retries=max_retries, connection=connection, **asks,
-        )  # fmt: skip
+        payload, options = self._call(args, kwargs)
+        if options.get("connection") is not None:
+            return await client.enqueue_in(self, payload, **options)
+        return await (await client.default()).enqueue(self, payload, **options)
+
+    @overload
+    def enqueue_sync(
+        self, *, queue: str | None = None, priority: int | None = None, delay: Duration | None = None,
+        run_at: datetime | None = None, key: str | None = None, max_retries: int | None = None,
+        connection: AnyTransaction | None = None, after: Sequence[int] | After | None = None, conflict: Conflict = ...,
+        key_until: KeyUntil = ..., deadline: Duration | datetime | None = None, pin: str | None = None,
+        prefer: str | None = None, **named: Any,
+    ) -> int: ...  # fmt: skip
+    @overload
+    def enqueue_sync(self: Takes1[A], a: A, /, **named: Any) -> int: ...
+    @overload
+    def enqueue_sync(self: Takes2[A, B], a: A, b: B, /, **named: Any) -> int: ...
+    @overload
+    def enqueue_sync(self: Takes3[A, B, C], a: A, b: B, c: C, /, **named: Any) -> int: ...
+    @overload
+    def enqueue_sync(self: Takes4[A, B, C, D], a: A, b: B, c: C, d: D, /, *more: Any, **named: Any) -> int: ...
+    def enqueue_sync(self, *args: Any, **kwargs: Any) -> int:  # type: ignore[misc]
+        """The same for code that does not await; `connection` is a synchronous one."""
+        from workerd.queue import sync_client
+
+        payload, options = self._call(args, kwargs)
+        if options.get("connection") is not None:
+            return sync_client.enqueue_in(self, payload, **options)
+        return sync_client.default().enqueue(self, payload, **options)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The payload and the options of an enqueue."""
+        options = {name: kwargs.pop(name) for name in OPTIONS & kwargs.keys()} if kwargs else {}
+        return self.arguments.bind(*args, **kwargs), options
 
     async def enqueue_many(self, payloads: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
         """Enqueue one job for each payload (a mapping of argument names); options as in `Queue.enqueue_many`."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from workerd import Job
-    from workerd.job import AnyConnection
+    from workerd.job import AnyConnection, AnyTransaction
 
 LANE = Lane(1, "default", 0)
 _ids = count(1)
@@ -46,7 +46,7 @@ class Nobody:
     def connection(self) -> AbstractAsyncContextManager[AnyConnection]:
         raise NotImplementedError
 
-    async def finish_in(self, job: Job, connection: AnyConnection, result: object) -> None:
+    def finish_in(self, job: Job, connection: AnyTransaction, result: object) -> Awaitable[None]:
         raise NotImplementedError
 
     def step(self, job: Job, name: str, call: Callable[[], Any]) -> Any:

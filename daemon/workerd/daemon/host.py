@@ -15,12 +15,12 @@ from workerd import codec
 from workerd.codec import storable
 from workerd.daemon.done import Done
 from workerd.daemon.steps import Steps
-from workerd.errors import DatabaseError, JobError, LeaseLost
+from workerd.errors import DatabaseError, LeaseLost
 from workerd.job_lines import LEVELS, JobLines
 from workerd.outcomes import Outcome
-from workerd.queue import job_log, progress
+from workerd.queue import job_log, progress, transactions
 from workerd.queue.database import CONNECTION_ERRORS
-from workerd.queue.finish import Finished, finish, holds, split
+from workerd.queue.finish import Finished, holds, split
 from workerd.redact import Redactor
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from workerd.daemon.executor import Executor
     from workerd.daemon.holdings import Holdings
     from workerd.daemon.run import Run
-    from workerd.job import AnyConnection, Job
+    from workerd.job import AnyConnection, AnyTransaction, Job
     from workerd.queue.client import Queue
 
 log = logging.getLogger(__name__)
@@ -80,26 +80,34 @@ class DaemonHost:
         work = self._steps.wait_for(job, event, timeout)
         return work if threading.get_ident() == self._thread else self._steps.in_thread(work)
 
-    async def finish_in(self, job: Job, connection: AnyConnection, result: object) -> None:
-        if not connection.is_in_transaction():
-            raise JobError("finish_in needs an open transaction: use `async with connection.transaction():`")
+    def finish_in(self, job: Job, connection: AnyTransaction, result: object) -> Awaitable[None]:
+        if threading.get_ident() == self._thread:
+            return self._finish_in(job, connection, result)
+        transactions.refuse_without(connection)
+        run, end = self._steps.in_thread(self._ending(job, result))
+        self._committed(run, transactions.without_loop(transactions.finish_one(connection, end), connection))
+        return Done()
+
+    async def _finish_in(self, job: Job, connection: AnyTransaction, result: object) -> None:
+        transactions.refuse_without(connection)
+        run, end = await self._ending(job, result)
+        self._committed(run, await transactions.finish_one(connection, end))
+
+    async def _ending(self, job: Job, result: object) -> tuple[Run, Finished]:
+        """The success that a handler is about to write, its job in a lease of its own."""
         run = self._run(job)
         if run is None:
             raise LeaseLost(f"job {job.id} is not run by this daemon any more")
         text = None if result is None else codec.dumps(result, f"the result of {job.task}")
         await self._isolate(run)
         await self._write_lines([run])
-        task = self._executor.task(job.task)
-        end = Finished(
-            run.claimed,
-            Outcome("succeeded", result=text),
-            run.started,
-            monotonic() - run.started,
-            self._executor.ttl(task, "succeeded"),
-            run.progress,
-        )
-        if not (await finish(connection, run.claimed.node, [end]))[0]:
-            raise LeaseLost(f"job {job.id} was taken back from this node")
+        ttl = self._executor.ttl(self._executor.task(job.task), "succeeded")
+        outcome, ran = Outcome("succeeded", result=text), monotonic() - run.started
+        return run, Finished(run.claimed, outcome, run.started, ran, ttl, run.progress)
+
+    def _committed(self, run: Run, held: bool) -> None:
+        if not held:
+            raise LeaseLost(f"job {run.claimed.id} was taken back from this node")
         run.committed = True
 
     async def flush_forever(self) -> None:

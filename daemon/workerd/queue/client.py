@@ -12,7 +12,7 @@ from workerd import codec
 from workerd.asked import asked
 from workerd.errors import DatabaseError, JobError, JobFailed, TaskError
 from workerd.queue import change as changes
-from workerd.queue import enqueue, schedules, signals
+from workerd.queue import enqueue, schedules, signals, transactions
 from workerd.queue import flow as flows
 from workerd.queue.coalesce import Coalescer
 from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect_options, explain, open_any
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
     from workerd.asked import Asks
-    from workerd.job import AnyConnection
+    from workerd.job import AnyConnection, AnyTransaction
     from workerd.queue.flow import Call
     from workerd.schedules import Schedule
     from workerd.tasks import Task
@@ -108,21 +108,22 @@ class Queue:
         run_at: datetime | None = None,
         key: str | None = None,
         max_retries: int | None = None,
-        connection: AnyConnection | None = None,
+        connection: AnyTransaction | None = None,
         **asks: Unpack[Asks],
     ) -> int:
         """Enqueue a job and return its id; while a job with this `key` is not finished, return that one's id.
 
-        `queue` and `priority` default to the task's. With `connection` the job exists when the caller's transaction commits.
+        `queue` and `priority` default to the task's. With `connection`, one of asyncpg, psycopg, SQLAlchemy or Django, the job exists when
+        the caller's transaction commits.
         What few jobs need is in `workerd.asked.Asks`.
         Raises PayloadError for arguments that are not JSON, too large or of a wrong type, TaskError for options that cannot be.
         """
-        if key == "":
-            raise TaskError("key is empty: leave it out, or name what the job is about")
-        what = enqueue.options(task, queue, priority, delay, run_at, max_retries, asked(asks) if asks else None)
-        text = enqueue.payload_text(task, payload or {})
         if connection is not None:
-            return await enqueue.one(connection, what, text, key)
+            return await enqueue_in(
+                task, payload, queue=queue, priority=priority, delay=delay, run_at=run_at, key=key, max_retries=max_retries,
+                connection=connection, **asks,
+            )  # fmt: skip
+        what, text = _call(task, payload, key, queue, priority, delay, run_at, max_retries, asks)
         if key is None and what.asked is None:
             return await self._coalescer.enqueue(what, text)
         async with self.connection() as own:
@@ -138,14 +139,14 @@ class Queue:
         delay: Duration | None = None,
         run_at: datetime | None = None,
         max_retries: int | None = None,
-        connection: AnyConnection | None = None,
+        connection: AnyTransaction | None = None,
         **asks: Unpack[Asks],
     ) -> list[int]:
         """Enqueue one job for each payload, all or none, and return their ids in this order; otherwise as `enqueue`."""
         what = enqueue.options(task, queue, priority, delay, run_at, max_retries, asked(asks) if asks else None)
         texts = [enqueue.payload_text(task, payload) for payload in payloads]
         if connection is not None:
-            return await enqueue.many(connection, what, texts)
+            return await transactions.enqueue_many(connection, what, texts)
         async with self.connection() as own:
             return await enqueue.many(own, what, texts)
 
@@ -162,7 +163,7 @@ class Queue:
                 await schedules.put(own, name, task_name, when)
         return name
 
-    async def flow(self, calls: Mapping[str, Call], *, connection: AnyConnection | None = None) -> dict[str, int]:
+    async def flow(self, calls: Mapping[str, Call], *, connection: AnyTransaction | None = None) -> dict[str, int]:
         """Enqueue calls that wait for each other, all or none; returns the ids of the jobs by the names of the calls.
 
         Raises TaskError when they wait for each other in a cycle, or for a call that there is not.
@@ -172,7 +173,7 @@ class Queue:
         async with self.connection() as own, own.transaction():
             return await flows.flow(self, calls, own)
 
-    async def chain(self, *calls: Call, connection: AnyConnection | None = None) -> list[int]:
+    async def chain(self, *calls: Call, connection: AnyTransaction | None = None) -> list[int]:
         """Enqueue calls of which each waits for the one before, all or none; returns the ids of the jobs in this order."""
         if connection is not None:
             return await flows.chain(self, calls, connection)
@@ -250,7 +251,7 @@ class Queue:
         return state
 
     async def signal(
-        self, job_id: int, event: str, payload: Any = None, *, connection: AnyConnection | None = None
+        self, job_id: int, event: str, payload: Any = None, *, connection: AnyTransaction | None = None
     ) -> bool:
         """Answer a job that waits for an event (`job.wait_for`), or will; False when it was answered before: the first answer holds.
 
@@ -260,7 +261,7 @@ class Queue:
         text = codec.dumps(payload, f"the payload of {event}")
         try:
             if connection is not None:
-                return bool(await enqueue.answered(signals.send(connection, job_id, event, text)))
+                return bool(await enqueue.answered(transactions.signal(connection, job_id, event, text)))
             async with self.connection() as own:
                 return bool(await enqueue.answered(signals.send(own, job_id, event, text)))
         except asyncpg.NoDataFoundError as error:
@@ -269,6 +270,26 @@ class Queue:
     async def _fetchval(self, sql: str, *args: Any) -> Any:
         async with self.connection() as own:
             return await enqueue.answered(own.fetchval(sql, *args))
+
+
+async def enqueue_in(
+    task: str | Task[..., Any], payload: Mapping[str, Any] | None = None, *, connection: AnyTransaction, queue: str | None = None,
+    priority: int | None = None, delay: Duration | None = None, run_at: datetime | None = None, key: str | None = None,
+    max_retries: int | None = None, **asks: Unpack[Asks],
+) -> int:  # fmt: skip
+    """Enqueue in the transaction of the connection, for which no `Queue` is needed; as `Queue.enqueue`."""
+    what, text = _call(task, payload, key, queue, priority, delay, run_at, max_retries, asks)
+    return await transactions.enqueue_one(connection, what, text, key)
+
+
+def _call(
+    task: str | Task[..., Any], payload: Mapping[str, Any] | None, key: str | None, queue: str | None, priority: int | None,
+    delay: Duration | None, run_at: datetime | None, max_retries: int | None, asks: Asks,
+) -> tuple[enqueue.Options, str]:  # fmt: skip
+    if key == "":
+        raise TaskError("key is empty: leave it out, or name what the job is about")
+    what = enqueue.options(task, queue, priority, delay, run_at, max_retries, asked(asks) if asks else None)
+    return what, enqueue.payload_text(task, payload or {})
 
 
 def not_retried(job_id: int, state: str) -> str | None:

@@ -103,10 +103,9 @@ async def one(connection: AnyConnection, what: Options, payload: str, key: str |
 
 async def many(connection: AnyConnection, what: Options, payloads: Sequence[str]) -> list[int]:
     """Enqueue one job for each payload, all or none, and return their ids in this order."""
+    refuse_keys(what)
     if what.asked is not None:
-        after, need, end, conflict, key_until, *rest = what.asked[:9]
-        if (conflict, key_until) != ("keep", "finished"):
-            raise TaskError("conflict and key_until are about a key, which many jobs cannot share")
+        after, need, end, _, _, *rest = what.asked[:9]
         rows = await answered(connection.fetch(_MANY_ASKED, what.task, payloads, *what[1:6], after, need, end, *rest))
         return [row[0] for row in rows]
     if len(payloads) >= COPY_FROM:
@@ -114,6 +113,12 @@ async def many(connection: AnyConnection, what: Options, payloads: Sequence[str]
         if ids is not None:
             return ids
     return [row[0] for row in await answered(connection.fetch(_MANY, what.task, payloads, *what[1:6]))]
+
+
+def refuse_keys(what: Options) -> None:
+    """Raise TaskError where many jobs are asked for what only one can be."""
+    if what.asked is not None and (what.asked.conflict, what.asked.key_until) != ("keep", "finished"):
+        raise TaskError("conflict and key_until are about a key, which many jobs cannot share")
 
 
 async def _copy(connection: AnyConnection, what: Options, payloads: Sequence[str]) -> list[int] | None:

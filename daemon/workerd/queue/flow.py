@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from workerd.job import AnyConnection
+    from workerd.job import AnyConnection, AnyTransaction
     from workerd.queue.client import Queue
     from workerd.tasks import Task
 
@@ -42,7 +42,7 @@ class Call:
         return (self.after,) if isinstance(self.after, str) else tuple(self.after)
 
 
-async def flow(queue: Queue, calls: Mapping[str, Call], connection: AnyConnection) -> dict[str, int]:
+async def flow(queue: Queue, calls: Mapping[str, Call], connection: AnyTransaction) -> dict[str, int]:
     """Enqueue calls that wait for each other, and return the ids of the jobs by the names of the calls. Raises TaskError for a cycle."""
     for name, call in calls.items():
         unknown = sorted(set(call.names) - calls.keys())
@@ -60,7 +60,7 @@ async def flow(queue: Queue, calls: Mapping[str, Call], connection: AnyConnectio
     return {name: ids[name] for name in calls}
 
 
-async def chain(queue: Queue, calls: Sequence[Call], connection: AnyConnection) -> list[int]:
+async def chain(queue: Queue, calls: Sequence[Call], connection: AnyTransaction) -> list[int]:
     """Enqueue calls of which each waits for the one before; returns the ids of the jobs in this order."""
     named = {str(place): replace(call, after=str(place - 1) if place else ()) for place, call in enumerate(calls)}
     return list((await flow(queue, named, connection)).values())

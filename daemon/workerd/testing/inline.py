@@ -18,7 +18,7 @@ from workerd.testing.record import Record
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from workerd.job import AnyConnection
+    from workerd.job import AnyTransaction
     from workerd.tasks import Task
 
 
@@ -81,7 +81,7 @@ class _Here:
             "a handler that is run inline has no database: give it a daemon and a queue to use job.connection()"
         )
 
-    async def finish_in(self, _job: Job, _connection: AnyConnection, _result: object) -> None:
+    def finish_in(self, _job: Job, _connection: AnyTransaction, _result: object) -> NoReturn:
         raise JobError(
             "a handler that is run inline has no database: give it a daemon and a queue to use job.finish_in()"
         )

@@ -104,7 +104,7 @@ class ChildHost:
     def wait_for(self, job: Job, event: str, timeout: float | None) -> Any:
         return found(self._channel.ask(kind="wait", id=job.id, name=event, timeout=timeout))
 
-    async def finish_in(self, job: Job, connection: object, result: object) -> NoReturn:
+    def finish_in(self, job: Job, connection: object, result: object) -> NoReturn:
         raise JobError(f"a cpu=True task cannot use finish_in: return the result of job {job.id}, or drop cpu=True")
 
 
