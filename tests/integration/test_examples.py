@@ -143,6 +143,18 @@ async def test_around_a_run(settings: Settings, queue: Queue) -> None:
         middlewares.remove(measured["measure"])
 
 
+async def test_on_failure(settings: Settings, queue: Queue) -> None:
+    names = run("around-a-run.md", 2)
+    async with InProcess(settings):
+        await queue.enqueue("charge", {"order": 7})
+
+        async def told() -> bool:
+            return bool(names["alarms"])
+
+        await until(told, "it was told")
+    assert names["alarms"] == ["charge {'order': 7} failed at attempt 1: the card was refused"]
+
+
 async def test_schedules(settings: Settings, queue: Queue, db: DB, ctl: Ctl) -> None:
     declared, at_run_time = "\n".join(examples("schedules.md")[:1]), examples("schedules.md")[1]
     names: dict[str, Any] = {"__name__": "schedules.md"}

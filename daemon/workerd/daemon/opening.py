@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workerd.errors import DatabaseError, SchemaError
 from workerd.maintenance.pruner import ttls
-from workerd.queue import client, limits, migrate, node, prune, schedules
+from workerd.queue import client, limits, migrate, node, notices, prune, schedules
 from workerd.queue.client import Queue
 from workerd.queue.database import CONNECTION_ERRORS, connect, is_there, location, refuse_pooler
 
@@ -79,6 +79,7 @@ class Opening:
         await prune.add_days(connection, ttls(self._settings, self._tasks))
         await node.declare_tasks(connection, self._tasks.values(), self._settings.max_retries)
         await limits.declare(connection, self._tasks.values())
+        await notices.declare(connection, self._tasks.values())
         await schedules.declare(connection, self._tasks.values())
 
     async def _open_queue(self) -> Queue:
