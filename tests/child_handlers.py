@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from workerd import Discard, Job, RetryAfter, Snooze, task
+from workerd import Discard, Job, Retry, RetryAfter, Snooze, task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,15 @@ def in_child(value: Any = None, *, job: Job) -> dict[str, Any]:
 def does(what: str, *, job: Job) -> Any:
     """One thing of many that a handler may do in its process."""
     return _DEEDS[what](job)
+
+
+class Fleeting(Exception):
+    """What is retried; the daemon never gets to see it."""
+
+
+@task(cpu=True, retry=Retry(max=3, interval=0, on=Fleeting))
+def choosy(*, job: Job) -> None:
+    raise Fleeting("not now") if job.attempt == 1 else KeyError("never")
 
 
 @task(cpu=True, timeout=1.0, retry=0)

@@ -1,15 +1,16 @@
-"""When a failed job runs again: a pure function of the number of failures."""
+"""Whether a failed job runs again, and when: pure functions of what was raised and of the number of failures."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from workerd.errors import TaskError
+from workerd.errors import TaskError, WorkerdError
 from workerd.units import Duration, parse_duration
 
 Interval = Duration | Sequence[Duration]
+Raised = type[BaseException] | tuple[type[BaseException], ...]
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Retry:
 
     `interval` is the wait before a retry: one duration (fixed), or a list whose last entry repeats; None: RETRY_DELAY with
     `factor` 2. With `factor` above 1 the wait grows exponentially up to `limit`. `jitter` 0.1 spreads it by up to 10 %.
+    `on`: the exceptions that are retried, a class or several (None: all); `give_up_on`: those that are not, though they are among them.
     Raises TaskError when a value is out of range.
     """
 
@@ -26,12 +28,17 @@ class Retry:
     factor: float = 1.0
     limit: Duration = "1h"
     jitter: float = 0.0
+    on: Raised | None = None
+    give_up_on: Raised = ()
 
     def __post_init__(self) -> None:
         if self.max is not None and not 0 <= self.max <= 32767:
             raise TaskError(f"Retry: max is {self.max}, allowed is 0 to 32767")
         if not 1 <= self.factor <= 1000 or not 0 <= self.jitter <= 1:
             raise TaskError("Retry: factor is between 1 and 1000, jitter between 0 and 1")
+        if self.on is not None:
+            _check_classes("on", self.on)
+        _check_classes("give_up_on", self.give_up_on)
         self.intervals(0.0)
         try:
             parse_duration(self.limit)
@@ -55,6 +62,16 @@ class Retry:
             raise TaskError("Retry: interval is an empty list")
         return waits
 
+    def covers(self, error: BaseException) -> bool:
+        """Whether an attempt in which the handler raised this is retried, as long as retries are left.
+
+        Of a group each member counts. Errors of workerd itself are no fault of the handler: a resource that does not open, say.
+        """
+        members = list(_members(error))
+        if any(isinstance(each, self.give_up_on) for each in members):
+            return False
+        return self.on is None or all(isinstance(each, (self.on, WorkerdError)) for each in members)
+
     def delay(self, failures: int, default: float) -> float:
         """Seconds until the next attempt after the `failures`-th failure (from 1); `default` is the setting RETRY_DELAY."""
         waits = self.intervals(default)
@@ -63,3 +80,17 @@ class Retry:
         jitter = 0.1 if self.interval is None else self.jitter
         grown = wait * factor ** min(failures - 1, 64)
         return min(grown, max(parse_duration(self.limit), wait)) * (1 + jitter * random.random())
+
+
+def _members(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _members(each)
+    else:
+        yield error
+
+
+def _check_classes(option: str, given: object) -> None:
+    for each in given if isinstance(given, tuple) else (given,):
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise TaskError(f"Retry: {option} is {given!r}, allowed is a class of exceptions or a tuple of them")

@@ -66,6 +66,13 @@ async def test_arguments_result_progress_and_log_cross_the_pipe(
     await until(written, "what was written to the descriptor")
 
 
+async def test_the_class_of_what_was_raised_decides_though_only_its_text_crosses_the_pipe(
+    node: InProcess, queue: Queue, db: DB
+) -> None:
+    row = await until_state(db, await queue.enqueue("choosy"), "failed")
+    assert (row["attempt"], row["error"].splitlines()[0]) == (2, "KeyError: 'never'")
+
+
 async def test_a_child_is_used_again_and_there_are_no_more_than_busy_workers(node: InProcess, queue: Queue) -> None:
     jobs = await queue.enqueue_many("in_child", [{"value": n} for n in range(10)])
     pids = {(await queue.result(job, timeout=20))["pid"] for job in jobs}

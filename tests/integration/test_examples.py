@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 import tests.handlers  # noqa: F401 - its tasks are there before those of a test
 from tests.examples import examples
 from tests.integration.transactions import django_database, sqlalchemy_url
-from tests.support import InProcess, until
+from tests.support import InProcess, until, until_state
 from workerd.around import registry as middlewares
 from workerd.tasks import registry
 
@@ -141,6 +141,20 @@ async def test_around_a_run(settings: Settings, queue: Queue) -> None:
         assert measured["took"].keys() == {"fetch", "echo_in_thread"}
     finally:
         middlewares.remove(measured["measure"])
+
+
+async def test_which_exceptions_are_retried(settings: Settings, queue: Queue, db: DB) -> None:
+    run("tasks.md", 2)
+    async with InProcess(settings):
+        for bank, state, error in (
+            ("ours", "succeeded", None),
+            ("asleep", "scheduled", "ConnectionRefusedError: asleep does not answer"),
+            ("hostile", "failed", "tasks.md.Refused: hostile does not like us"),
+            ("unknown", "failed", "KeyError: 'unknown'"),
+        ):
+            row = await until_state(db, await queue.enqueue("fetch_rates", {"bank": bank}), state)
+            assert row["attempt"] == 1
+            assert (row["error"] or "").startswith(error or "")
 
 
 async def test_on_failure(settings: Settings, queue: Queue) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workerd import Retry, TaskError
+from workerd import JobError, Retry, TaskError
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,34 @@ def test_no_wait_leaves_its_bounds(factor: float, jitter: float, interval: float
     assert min(interval, limit) <= wait <= max(interval, limit) * (1 + jitter) * 1.000001
 
 
+ANY, SOME = Retry(), Retry(on=(ConnectionError, TimeoutError), give_up_on=ConnectionRefusedError)
+NOT_THESE = Retry(give_up_on=(ValueError, PermissionError))
+
+
+@pytest.mark.parametrize(
+    ("retry", "error", "again"),
+    [
+        (ANY, ValueError(), True),
+        (ANY, asyncio.CancelledError(), True),
+        (SOME, TimeoutError(), True),
+        (SOME, ConnectionResetError(), True),
+        (SOME, ConnectionRefusedError(), False),
+        (SOME, ValueError(), False),
+        (SOME, asyncio.CancelledError(), False),
+        (SOME, JobError("the resource x cannot be opened"), True),
+        (SOME, BaseExceptionGroup("", [TimeoutError(), ExceptionGroup("", [ConnectionResetError()])]), True),
+        (SOME, BaseExceptionGroup("", [TimeoutError(), ExceptionGroup("", [ConnectionRefusedError()])]), False),
+        (SOME, ExceptionGroup("", [TimeoutError(), ValueError()]), False),
+        (NOT_THESE, KeyError(), True),
+        (NOT_THESE, UnicodeError(), False),  # a ValueError
+        (NOT_THESE, ExceptionGroup("", [KeyError(), PermissionError()]), False),
+        (Retry(give_up_on=JobError), JobError("no"), False),
+    ],
+)
+def test_what_was_raised_decides_whether_it_is_retried(retry: Retry, error: BaseException, again: bool) -> None:
+    assert retry.covers(error) is again
+
+
 def test_jitter_spreads() -> None:
     waits = {Retry(interval=100, jitter=0.5).delay(1, 60.0) for _ in range(50)}
     assert len(waits) > 1
@@ -69,6 +98,8 @@ def test_jitter_spreads() -> None:
         ({"interval": -1}, "interval -1 is not a duration"),
         ({"interval": []}, "interval is an empty list"),
         ({"limit": "never"}, "limit 'never' is not a duration"),
+        ({"on": "ValueError"}, "on is 'ValueError', allowed is a class of exceptions or a tuple of them"),
+        ({"give_up_on": (ValueError, int)}, "give_up_on is .*, allowed is a class of exceptions"),
     ],
 )
 def test_what_is_out_of_range_is_refused_when_it_is_declared(options: dict[str, Any], says: str) -> None:

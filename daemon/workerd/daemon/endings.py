@@ -22,7 +22,11 @@ _OURS = str(Path(__file__).parent)
 
 
 class Reported(Exception):
-    """A failure of a child process; its text is the whole error, traceback included."""
+    """A failure of a child process; its text is the whole error, traceback included. `again`: whether it may be retried."""
+
+    def __init__(self, text: str, *, again: bool = True) -> None:
+        super().__init__(text)
+        self.again = again
 
 
 class Endings:
@@ -64,8 +68,11 @@ class Endings:
                 return Outcome("failed", error=str(error))
             case RetryAfter():
                 return self._failure(task, run, str(error), error.delay)
+            case Reported():
+                again = error.again
             case _:
-                return self._failure(task, run, describe(error))
+                again = task.retry.covers(error)
+        return self._failure(task, run, describe(error)) if again else Outcome("failed", error=describe(error))
 
     def ttl(self, task: Task[..., Any], ending: Ending) -> float:
         """Seconds to keep the job: a cancellation may meet any attempt that did not succeed, so those have the long one."""

@@ -71,9 +71,9 @@ def _bind_to(parent: int) -> None:
 
 
 def _answer(task: Task[..., Any] | None, request: dict[str, Any], host: ChildHost) -> dict[str, Any]:
+    if task is None:
+        return {"kind": "discard", "text": f"a fresh process that imports TASKS knows no task {request['task']}"}
     try:
-        if task is None:
-            raise Discard(f"a fresh process that imports TASKS knows no task {request['task']}")
         result = _call(task, request, host)
         return {"kind": "returned", "text": codec.dumps(result, f"the result of {task.name}")}
     except (Snooze, RetryAfter) as error:
@@ -87,7 +87,8 @@ def _answer(task: Task[..., Any] | None, request: dict[str, Any], host: ChildHos
     except PayloadError as error:
         return {"kind": "payload", "text": storable(str(error))}
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and each of it is an outcome
-        return {"kind": "raised", "text": storable(describe(error))}
+        again = task.retry.covers(error)  # decided here, where the class is known
+        return {"kind": "raised", "text": storable(describe(error)), "again": again}
 
 
 def _call(task: Task[..., Any], request: dict[str, Any], host: ChildHost) -> Any:

@@ -163,10 +163,11 @@ _RAISED: dict[str, Callable[[dict[str, Any]], Exception]] = {
     "retry": lambda answer: RetryAfter(answer["delay"], answer["text"]),
     "discard": lambda answer: Discard(answer["text"]),
     "payload": lambda answer: PayloadError(answer["text"]),
+    "raised": lambda answer: Reported(answer["text"], again=answer["again"]),
 }
 
 
 def _result(answer: dict[str, Any]) -> Any:
     if answer["kind"] == "returned":
         return codec.loads(answer["text"])
-    raise _RAISED[answer["kind"]](answer) if answer["kind"] in _RAISED else Reported(answer["text"])
+    raise _RAISED[answer["kind"]](answer)
