@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     __version__: str
     from workerd.around import middleware
     from workerd.asked import After
+    from workerd.ended import Ended, on_end
     from workerd.errors import JobError, JobFailed, PayloadError, TaskError, WorkerdError
     from workerd.job import Job
+    from workerd.lifecycle import on_shutdown, on_startup
     from workerd.outcomes import Discard, RetryAfter, Snooze
     from workerd.queue.client import Queue
     from workerd.queue.flow import Batch, Call
@@ -25,6 +27,7 @@ _HOME = {
     "Batch": "workerd.queue.flow",
     "Call": "workerd.queue.flow",
     "Discard": "workerd.outcomes",
+    "Ended": "workerd.ended",
     "Job": "workerd.job",
     "JobError": "workerd.errors",
     "JobFailed": "workerd.errors",
@@ -40,6 +43,9 @@ _HOME = {
     "TaskError": "workerd.errors",
     "WorkerdError": "workerd.errors",
     "middleware": "workerd.around",
+    "on_end": "workerd.ended",
+    "on_shutdown": "workerd.lifecycle",
+    "on_startup": "workerd.lifecycle",
     "resource": "workerd.resources",
     "schedule": "workerd.schedules",
     "task": "workerd.tasks",
@@ -51,6 +57,7 @@ __all__ = [
     "Batch",
     "Call",
     "Discard",
+    "Ended",
     "Job",
     "JobError",
     "JobFailed",
@@ -67,6 +74,9 @@ __all__ = [
     "WorkerdError",
     "__version__",
     "middleware",
+    "on_end",
+    "on_shutdown",
+    "on_startup",
     "resource",
     "schedule",
     "task",

@@ -43,6 +43,10 @@ class TaskError(WorkerdError):
     """A task is unknown, declared wrongly, or called with arguments that do not fit."""
 
 
+class StartupError(WorkerdError):
+    """What the code of the tasks does at the start of a daemon has failed: it does not start."""
+
+
 class PayloadError(TaskError):
     """A payload or result is not JSON, too large, or not what its task takes."""
 

@@ -20,6 +20,8 @@ from tests.examples import examples
 from tests.integration.transactions import django_database, sqlalchemy_url
 from tests.support import InProcess, until, until_state
 from workerd.around import registry as middlewares
+from workerd.ended import listeners
+from workerd.lifecycle import shutdowns, startups
 from workerd.tasks import registry
 
 if TYPE_CHECKING:
@@ -141,6 +143,17 @@ async def test_around_a_run(settings: Settings, queue: Queue) -> None:
         assert measured["took"].keys() == {"fetch", "echo_in_thread"}
     finally:
         middlewares.remove(measured["measure"])
+
+
+async def test_starts_and_ends(settings: Settings, queue: Queue, db: DB) -> None:
+    said = run("around-a-run.md", 3)["said"]
+    try:
+        async with InProcess(settings):
+            await until_state(db, await queue.enqueue("bake", {"cake": "a bun"}), "failed")
+        assert said == ["ready for work", "bake {'cake': 'a bun'} failed at attempt 1", "goodbye"]
+    finally:
+        for each in (startups, shutdowns, listeners):
+            each.clear()
 
 
 async def test_which_exceptions_are_retried(settings: Settings, queue: Queue, db: DB) -> None:

@@ -21,7 +21,9 @@ from workerd.daemon.handover.predecessors import Predecessors
 from workerd.daemon.holdings import Holdings
 from workerd.daemon.host import DaemonHost
 from workerd.daemon.lease_thread import LeaseThread
+from workerd.daemon.lifecycle import SHUTDOWN_LIMIT, Lifecycle
 from workerd.daemon.link import Link
+from workerd.daemon.listeners import Listeners
 from workerd.daemon.loop_watch import LoopWatch
 from workerd.daemon.metrics.answers import Answers
 from workerd.daemon.metrics.listener import address, listen
@@ -83,7 +85,11 @@ class Daemon:
         self._opening = Opening(settings, where, tasks, self._name)
         self._backlog = Backlog(self._wake)
         self._finisher = Finisher(settings, self._figures, self._wake)
+        self._listeners = Listeners()
+        if self._listeners:
+            self._finisher.tell = self._listeners.tell
         self._executor = Executor(settings, tasks)
+        self._lifecycle = Lifecycle(settings, self._executor.resources)
         self._workers = Workers(
             self._backlog, self._executor, self._finisher, self._figures, self._wake, settings.concurrent_jobs
         )
@@ -160,6 +166,7 @@ class Daemon:
         try:
             if self._inheritance is None:
                 await self._control.start()
+            await self._lifecycle.start()
             await self._lease.register()
         except BaseException:
             connection.terminate()
@@ -171,8 +178,9 @@ class Daemon:
         self._lease.leave()
         if self._queue is None:
             return
-        self._supervisor.extend(EXTENSION)
+        self._supervisor.extend(EXTENSION + SHUTDOWN_LIMIT)
         await self._executor.children.close()
+        await self._lifecycle.stop()
         await self._executor.resources.close()
         await asyncio.to_thread(self._lease.join, LEASE_LIMIT)
         client.set_default(None)
@@ -203,6 +211,7 @@ class Daemon:
             group.create_task(host.flush_forever(), name="progress"),
             group.create_task(self._executor.enforce_timeouts(), name="timeouts"),
         ]
+        listening = self._listeners.start(group)
         pulse = group.create_task(self._pulse.run(), name="pulse")
         await self._departure.or_asked(self._link.ready)
         if not self._departure.asked.is_set():
@@ -218,6 +227,9 @@ class Daemon:
         for helper in helpers:
             helper.cancel()
         await self._drain.settle(claiming)
+        await self._listeners.settle()
+        for each in listening:
+            each.cancel()
         self._workers.scale(0)
         pulse.cancel()
 

@@ -13,8 +13,10 @@ from workerd.queue.tally import Tally, bucket
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from workerd.config import Settings
+    from workerd.outcomes import Ending
     from workerd.queue.database import Connection
     from workerd.queue.finish import Finished
     from workerd.queue.lane import Lane
@@ -41,6 +43,7 @@ class Finisher:
         self._which = settings.log_jobs
         self._oldest = 0.0  # monotonic
         self.taken_at = 0.0  # when something was taken last, to be written (monotonic)
+        self.tell: Callable[[Finished, Ending], None] | None = None  # those who listen
         self._second = (0, 0)  # the current second and how many finished in it
 
     def __len__(self) -> int:
@@ -90,10 +93,12 @@ class Finisher:
             if not mine and not end.committed:
                 self._lost(end)
                 continue
-            ending = end.outcome.ending if mine else "succeeded"
+            ending: Ending = end.outcome.ending if mine else "succeeded"
             self._count(end, ending)
             if end.ran >= slow or ending in ("failed", "retry"):
                 self._log(end, ending)
+            if self.tell is not None:
+                self.tell(end, ending)
 
     @property
     def has_tallies(self) -> bool:

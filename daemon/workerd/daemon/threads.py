@@ -28,31 +28,16 @@ class Threads:
 
     async def call(self, run: Run, handler: Callable[[], Any]) -> Any:
         """What the handler returns or raises. Cancelled, its thread goes on and is counted in `left`."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
         settled = False
 
-        def settle(result: Any, error: BaseException | None) -> None:
+        def on_return() -> None:
             nonlocal settled
             settled = True
             if run in self.left:
                 self._return_late(run)
-            elif done.done():
-                pass  # it was cancelled in this very turn
-            elif error is None:
-                done.set_result(result)
-            else:
-                done.set_exception(error)
 
-        def work() -> None:
-            result, error = _outcome(handler)
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(settle, result, error)
-
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(work,), name=f"handler {run.claimed.task}", daemon=True).start()
         try:
-            return await done
+            return await in_thread(f"handler {run.claimed.task}", handler, on_return)
         except asyncio.CancelledError:
             if not settled:
                 self.left.add(run)
@@ -68,6 +53,29 @@ class Threads:
             "job %s %s: its thread has returned after %s, %s still go on",
             run.claimed.id, run.claimed.task, took, len(self.left),
         )  # fmt: skip
+
+
+async def in_thread(name: str, fn: Callable[[], Any], on_return: Callable[[], None] = lambda: None) -> Any:
+    """What it returns or raises in a thread of its own. Cancelled, the thread goes on; `on_return` is called on the loop when it ends."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        on_return()
+        if done.done():
+            pass  # it was cancelled
+        elif error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+    def work() -> None:
+        result, error = _outcome(fn)
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True).start()
+    return await done
 
 
 def _outcome(handler: Callable[[], Any]) -> tuple[Any, BaseException | None]:
