@@ -127,6 +127,7 @@ CRASH = ("rescue", {"which": 0, "dies": True, "heard": True})
 CANCEL = ("cancel", {"which": 0, "among": ("ready",)})
 GIVE_BACK = ("give_back", {"which": 0, "first": 0, "whole": True, "heard": True})
 KEYED = [("enqueue", {"lane": lane, "key": key, "later": False}) for lane, key in enumerate("ab")]
+FAIL = ("finish", {"which": 0, "first": 0, "many": 1, "endings": ["failed"] * 3})
 SUCCEED = ("finish", {"which": 0, "first": 0, "many": 3, "endings": ["succeeded"] * 3})
 
 # What the model of the state machine notices, with the shortest history that shows it: random ones find it with luck only.
@@ -138,6 +139,11 @@ HISTORIES = [
     ),
     (
         Mutant("rescue spares what crashed too often", "rescue", "r.crashes + 1 >= a_max_crashes", "false"),
+        [CLAIM, CRASH, CLAIM, CRASH],
+    ),
+    (Mutant("a failure is told of to nobody", "finish", "PERFORM workerd.notice(", "PERFORM ("), [CLAIM, FAIL]),
+    (
+        Mutant("a failure by crashes is told of to nobody", "rescue", "PERFORM workerd.notice(", "PERFORM ("),
         [CLAIM, CRASH, CLAIM, CRASH],
     ),
     (

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     DB = asyncpg.Connection[asyncpg.Record]
 
 DAY = 86400.0
-TASK = "work"
+TASK = "work"  # its failures are told to `told`, whose jobs nobody claims
 KEYS = ("a", "b")
 MOST_JOBS = 12  # unfinished ones at a time
 FINAL = ("succeeded", "failed", "cancelled")
@@ -65,7 +65,8 @@ ENDINGS: dict[str, tuple[Outcome, float]] = {
 GOOD = ("succeeded", "succeeded, not kept")  # those that `cycle` writes
 
 _TABLES = {
-    "ready": "SELECT id, lane, pos, attempt, failures, crashes, key FROM workerd.ready",
+    "ready": "SELECT id, lane, pos, attempt, failures, crashes, key FROM workerd.ready WHERE task = 'work'",
+    "notices": "SELECT (payload ->> 'job_id')::bigint, (payload ->> 'attempt')::int FROM workerd.ready WHERE task = 'told'",
     "scheduled": "SELECT id, lane, attempt, failures, crashes, key FROM workerd.scheduled",
     "history": "SELECT id, lane, state, attempt, failures, crashes, key FROM workerd.history",
     "key": "SELECT key, id FROM workerd.key",
@@ -73,6 +74,8 @@ _TABLES = {
     " FROM workerd.lease",
 }
 _BROKEN = {
+    "a failure is told of twice": """
+        SELECT payload -> 'job_id', payload -> 'attempt' FROM workerd.ready WHERE task = 'told' GROUP BY 1, 2 HAVING count(*) > 1""",
     "a job is in two places": """
         SELECT id FROM (SELECT id FROM workerd.ready UNION ALL SELECT id FROM workerd.scheduled
             UNION ALL SELECT id FROM workerd.history) j GROUP BY id HAVING count(*) > 1""",
@@ -121,6 +124,7 @@ class Job:
     attempt: int = 0
     failures: int = 0
     crashes: int = 0
+    told: list[int] = field(default_factory=list)  # attempts with which it failed for good
 
     @property
     def counters(self) -> tuple[int, int, int, str | None]:
@@ -147,6 +151,7 @@ class Model:
         jobs = self.jobs.values()
         return {
             "ready": {(j.id, j.lane, j.pos, *j.counters) for j in jobs if j.place == "ready"},
+            "notices": {(j.id, attempt) for j in jobs for attempt in j.told},
             "scheduled": {(j.id, j.lane, *j.counters) for j in jobs if j.place == "scheduled"},
             "history": {(j.id, j.lane, j.place, *j.counters) for j in jobs if j.place in FINAL},
             "key": {(j.key, j.id) for j in jobs if j.key is not None and j.place in ("ready", "scheduled")},
@@ -213,6 +218,7 @@ class Model:
         if ending in FINAL:
             job.place = ending if ttl else "gone"
             job.failures += ending == "failed"
+            job.told += [job.attempt] if ending == "failed" else []
         elif ending != "returned":
             job.place, job.pos = "scheduled" if outcome.delay else "ready", 0
             job.failures += ending == "retry"
@@ -258,6 +264,7 @@ class Model:
                     continue
                 if job.crashes >= self.max_crashes:
                     job.place = "failed"
+                    job.told.append(job.attempt)
                 crashed.add((job.id, job.place == "failed"))
         return crashed
 
@@ -333,6 +340,10 @@ class World:
         self.late, self.nodes = rest[:2], rest[2:]
         await self.observer.execute("SELECT workerd.lane_of('one', 0), workerd.lane_of('two', 5)")
         await self.observer.execute("SELECT workerd.add_history_days('{-172800}')")
+        await self.observer.execute(
+            "INSERT INTO workerd.task (name, queue, priority, max_retries, on_failure)"
+            " VALUES ('work', 'one', 0, 3, 'told'), ('told', 'notices', 0, 0, NULL)"
+        )
         self.lanes = await lanes(self.observer, [])
         self.yesterday = await self.observer.fetchval("SELECT min(day) FROM workerd.history_day")
 
