@@ -72,6 +72,26 @@ async def test_sighup_changes_workers_in_place_and_hands_over_for_other_settings
     assert ctl.json("status")["pid"] == status["pid"]
 
 
+def test_a_new_process_whose_start_fails_leaves_the_old_one_at_work(ctl: Ctl, tmp_path: Path) -> None:
+    app, broken = tmp_path / "app", tmp_path / "broken"
+    app.mkdir()
+    (app / "shop.py").write_text(
+        "from pathlib import Path\nfrom workerd import on_startup, task\n"
+        "@task\nasync def sell() -> None: ...\n"
+        f"@on_startup\nasync def connect() -> None:\n    assert not Path({str(broken)!r}).exists(), 'the till is locked'\n"
+    )
+    ctl("start", "--tasks", "shop", "--app-dir", str(app))
+    before = ctl.json("status")["pid"]
+    broken.touch()
+    done = ctl("reload")
+    assert done.returncode == 1
+    assert "on_startup connect failed: AssertionError: the till is locked" in done.stderr
+    status = ctl.json("status")
+    assert (status["pid"], status["state"]) == (before, "running")
+    broken.unlink()
+    assert ctl("reload").returncode == 0
+
+
 @pytest.fixture
 def parent(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     """`workerd` as a container runs it."""
