@@ -88,7 +88,7 @@ class Finisher:
 
     def settle(self, batch: list[Finished], held: list[bool]) -> None:
         """Count a batch that was written; `held` tells for each whether its lease still held it."""
-        slow = self._logged_from(len(batch))
+        slow, tell = self._logged_from(len(batch)), self.tell
         for end, mine in zip(batch, held, strict=True):
             if not mine and not end.committed:
                 self._lost(end)
@@ -97,8 +97,8 @@ class Finisher:
             self._count(end, ending)
             if end.ran >= slow or ending in ("failed", "retry"):
                 self._log(end, ending)
-            if self.tell is not None:
-                self.tell(end, ending)
+            if tell is not None:
+                tell(end, ending)
 
     @property
     def has_tallies(self) -> bool:
