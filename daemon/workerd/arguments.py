@@ -46,14 +46,16 @@ class Arguments:
 
     def carried(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
         """The payload with what JSON can carry in place of other values. Raises PayloadError for values of a wrong type."""
-        return self._each(payload, Argument.carried)
+        return self._each(payload, Argument.carried) if payload else payload
 
     def restored(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the handler gets for a payload that was JSON. Raises PayloadError when it does not fit the task."""
         names = payload.keys()
-        if not (names >= self._required and (self._others is not None or names <= self._known)):
+        if names != self._known and not (
+            names >= self._required and (self._others is not None or names <= self._known)
+        ):
             raise PayloadError(f"the payload does not fit {self._task}{self.signature}: {self._misfit(payload)}")
-        return self._each(payload, Argument.restored)
+        return self._each(payload, Argument.restored) if payload else payload
 
     def _misfit(self, payload: Mapping[str, Any]) -> str:
         try:

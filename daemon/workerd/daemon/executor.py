@@ -61,13 +61,14 @@ class Executor:
     async def run(self, claimed: Claimed, worker: asyncio.Task[Any]) -> Finished:
         """Run the job's handler in `worker`, the asyncio task that calls this; whatever it does becomes the outcome."""
         task = self._tasks[claimed.task]
-        job = self._job(task, claimed) if task.wants_job or self._around else None
+        around = self._around
+        job = self._job(task, claimed) if task.wants_job or around else None
         started = monotonic()
         run = Run(claimed, job, worker, started, started + (task.timeout or self._job_timeout))
         self.running.add(run)
         current.attempt.set((claimed.id, claimed.task, claimed.attempt))
         try:
-            result = await self._call(task, run)
+            result = await (self._through(task, run) if around else self._begin(task, run))
             outcome = SUCCEEDED if result is None and not run.committed else self._endings.returned(task, run, result)
         except asyncio.CancelledError as error:
             if run.stop is None and worker.cancelling():
@@ -120,9 +121,6 @@ class Executor:
             self._endings.max_retries(task, claimed), claimed.key, {}, self.host,
         )  # fmt: skip
 
-    def _call(self, task: Task[..., Any], run: Run) -> Awaitable[Any]:
-        return self._through(task, run) if self._around else self._begin(task, run)
-
     async def _through(self, task: Task[..., Any], run: Run) -> Any:
         assert run.job is not None
         run.job.payload = codec.loads(run.claimed.payload)
@@ -148,15 +146,15 @@ class Executor:
             run.job.payload = payload
             if task.wants_job:
                 arguments = {**arguments, "job": run.job}
-        return self._with_resources(task, run, arguments) if task.resources else self._handle(task, run, arguments)
+        if task.resources:
+            return self._with_resources(task, run, arguments)
+        return task.fn(**arguments) if task.is_async else self._in_thread(task, run, arguments)
 
     async def _with_resources(self, task: Task[..., Any], run: Run, arguments: Mapping[str, Any]) -> Any:
-        return await self._handle(task, run, {**arguments, **await self.resources.get(task.resources)})
+        arguments = {**arguments, **await self.resources.get(task.resources)}
+        return await (task.fn(**arguments) if task.is_async else self._in_thread(task, run, arguments))
 
-    def _handle(self, task: Task[..., Any], run: Run, arguments: Mapping[str, Any]) -> Awaitable[Any]:
-        if task.is_async:
-            handler: Awaitable[Any] = task.fn(**arguments)
-            return handler
+    def _in_thread(self, task: Task[..., Any], run: Run, arguments: Mapping[str, Any]) -> Awaitable[Any]:
         return self.threads.call(run, functools.partial(task.fn, **arguments))
 
     def _halted(self, run: Run) -> None:
