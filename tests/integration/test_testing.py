@@ -6,13 +6,14 @@ import os
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.examples import examples
 from tests.support import state_of
-from workerd import testing
+from workerd import Job, task, testing
+from workerd.queue import client
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
     import asyncpg
 
     from workerd import Queue
-
-
-async def test_the_example_of_the_page_runs(queue: Queue) -> None:
-    names: dict[str, Any] = {}
-    exec(compile(examples("testing-your-tasks.md")[1], "page", "exec", dont_inherit=True), names)  # noqa: S102 - our page
-    await names["test_a_reminder_comes_after_a_day"](queue)
 
 
 async def test_another_number_of_jobs_fails_and_shows_those_there_are(queue: Queue) -> None:
@@ -43,17 +38,96 @@ async def test_time_that_passes_queues_what_is_due_alone(queue: Queue, db: async
     assert (await state_of(db, soon), await state_of(db, late)) == ("queued", "scheduled")
 
 
+@task(retry=0)
+async def parent(n: int) -> int:
+    if n < 0:
+        raise ValueError(f"{n} is negative")
+    return n
+
+
+@task
+def child(*, job: Job) -> int:
+    return sum(job.parents.values())
+
+
+@task
+async def answered(*, job: Job) -> str:
+    return str(await job.wait_for("answer", timeout="1h"))
+
+
+async def test_all_that_is_due_is_run_and_what_becomes_due_meanwhile(queue: Queue) -> None:
+    parents = await queue.enqueue_many(parent, [{"n": 1}, {"n": 2}])
+    job = await queue.enqueue(child, after=parents)
+    later = await queue.enqueue(parent, {"n": 3}, delay="1h")
+    ended = await testing.drain(queue)
+    assert sorted((end.job_id, end.how) for end in ended) == [(each, "succeeded") for each in [*parents, job]]
+    assert await queue.result(job) == 3
+    assert await queue.cancel(later) == "scheduled"
+    assert await testing.drain(queue) == []
+
+
+async def test_a_failure_is_told_with_its_traceback(queue: Queue) -> None:
+    await queue.enqueue(parent, {"n": -1})
+    (end,) = await testing.drain(queue)
+    assert (end.how, end.payload) == ("failed", {"n": -1})
+    assert end.error is not None
+    assert end.error.startswith("ValueError: -1 is negative")
+    assert "in parent" in end.error
+
+
+async def test_a_wait_for_an_answer_ends_when_the_time_has_passed(queue: Queue) -> None:
+    told, untold = [await queue.enqueue(answered) for _ in range(2)]
+    assert sorted(end.how for end in await testing.drain(queue)) == ["snoozed", "snoozed"]
+    await queue.signal(told, "answer", "yes")
+    assert [(end.job_id, end.how) for end in await testing.drain(queue)] == [(told, "succeeded")]
+    await testing.advance(queue, "1h")
+    (end,) = await testing.drain(queue)
+    assert (end.job_id, end.how) == (untold, "retried")
+    assert "was not told answer in time" in str(end.error)
+
+
+async def test_a_deadline_passes_with_the_time(queue: Queue) -> None:
+    jobs = [
+        await queue.enqueue(parent, {"n": 1}, deadline="2h"),
+        await queue.enqueue(parent, {"n": 2}, delay="3h", deadline="2h"),
+    ]
+    await testing.advance(queue, "2h")
+    await testing.advance(queue, "1h")
+    assert sorted((end.job_id, end.how) for end in await testing.drain(queue)) == [(job, "cancelled") for job in jobs]
+
+
+async def test_what_cannot_be_run_is_named_when_the_time_is_over(queue: Queue) -> None:
+    job = await queue.enqueue("nobody_knows_it")
+    with pytest.raises(
+        TimeoutError, match=f"not everything that is due has run within 0.3 s: job {job} nobody_knows_it is queued"
+    ):
+        await testing.drain(queue, timeout=0.3)
+
+
+async def test_the_default_queue_is_what_it_was_after_a_drain(queue: Queue) -> None:
+    before = client.set_default(queue)
+    try:
+        job = await parent.enqueue(5)
+        assert [end.job_id for end in await testing.drain(queue)] == [job]
+        assert await client.default() is queue
+    finally:
+        client.set_default(before)
+
+
 @pytest.mark.parametrize("embedded", [False, True])
-def test_a_project_of_its_own_has_a_database_for_each_test(server: str, tmp_path: Path, embedded: bool) -> None:
-    """The page's conftest.py and test, twice, as a user's project."""
-    _, test, conftest = examples("testing-your-tasks.md")
-    (tmp_path / "conftest.py").write_text(conftest)
+def test_a_project_of_its_own_has_a_queue_for_each_test(server: str, tmp_path: Path, embedded: bool) -> None:
+    """The page's test, and another one, as a user's project."""
+    _, test = examples("testing-your-tasks.md")
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
-    for name in ("test_one.py", "test_two.py"):
-        (tmp_path / name).write_text(test)
+    (tmp_path / "test_one.py").write_text(test)
+    (tmp_path / "test_two.py").write_text(
+        "from workerd import testing\n"
+        "async def test_nothing_is_left_of_others(workerd_queue):\n"
+        "    await testing.assert_enqueued(workerd_queue, 'remind', count=0)\n"
+    )
     environment = dict(os.environ) if embedded else {**os.environ, "WORKERD_TEST_URL": server}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "workerd.pytest_plugin"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -62,3 +136,10 @@ def test_a_project_of_its_own_has_a_database_for_each_test(server: str, tmp_path
         check=False,
     )
     assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_plugin_imports_next_to_nothing() -> None:
+    """Every run of pytest pays for it, where workerd is installed."""
+    code = "import sys, pytest, workerd.pytest_plugin; print(sorted({'asyncpg', 'pydantic', 'orjson'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

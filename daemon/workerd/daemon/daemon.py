@@ -146,6 +146,10 @@ class Daemon:
                 self._departure.ask()
             await self._leave()
 
+    def stop(self, timeout: float | None = None) -> None:
+        """Drain, for `timeout` seconds at most (DRAIN_TIMEOUT unless given)."""
+        self._departure.ask(timeout)
+
     async def _begin_unless_asked(self) -> Connection | None:
         """The claimer's first connection; None when we were asked to leave meanwhile. A supervisor waits as long as it takes."""
         beginning = asyncio.create_task(self._begin(), name="begin")

@@ -40,7 +40,8 @@ _OUTCOME = "SELECT status, result, error_message FROM workerd.task_queue WHERE i
 class Queue:
     """A pool of connections to the database of the queue. Made by `Queue.connect`."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], acquire_timeout: float) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], acquire_timeout: float, dsn: str) -> None:
+        self.dsn = dsn
         self._pool = pool
         self._acquire_timeout = acquire_timeout
         self._coalescer = Coalescer(self._acquire, pool.release)
@@ -342,7 +343,7 @@ class Connecting:
                 pass
         except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, OverflowError) as error:
             raise DatabaseError(explain(dsn, error)) from error
-        return Queue(pool, self._acquire_timeout)
+        return Queue(pool, self._acquire_timeout, dsn)
 
 
 _default: Queue | None = None
@@ -356,10 +357,11 @@ async def default() -> Queue:
     return _default
 
 
-def set_default(queue: Queue | None) -> None:
-    """Make `queue` the one that `task.enqueue` uses in this process."""
+def set_default(queue: Queue | None) -> Queue | None:
+    """Make `queue` the one that `task.enqueue` uses in this process; returns the one that it was."""
     global _default
-    _default = queue
+    before, _default = _default, queue
+    return before
 
 
 def _configured_dsn() -> str:

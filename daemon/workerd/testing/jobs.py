@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 _PAYLOADS = (
     "SELECT payload::text, payload::jsonb @> $2::text::jsonb AS fits FROM workerd.job WHERE task = $1 ORDER BY id"
 )
-_ADVANCE = "UPDATE workerd.scheduled SET run_at = run_at - make_interval(secs => $1) WHERE waits IS NULL"
+_EARLIER = (
+    "UPDATE workerd.scheduled SET run_at = run_at - make_interval(secs => $1) WHERE waits IS NULL",
+    "UPDATE workerd.awaited SET until = until - make_interval(secs => $1)",
+    """UPDATE workerd.scheduled SET options = jsonb_set(options, '{deadline}', to_jsonb((options ->> 'deadline')::float8 - $1))
+       WHERE options ? 'deadline'""",
+    """UPDATE workerd.ready SET options = jsonb_set(options, '{deadline}', to_jsonb((options ->> 'deadline')::float8 - $1))
+       WHERE options ? 'deadline'""",
+)
 SHOWN = 5  # payloads of other jobs in the message of a failure
 
 
@@ -39,13 +46,17 @@ async def assert_enqueued(
 
 
 async def advance(queue: Queue, by: Duration) -> int:
-    """Let scheduled jobs be due earlier by this, as if so much time had passed, and queue those that are due; returns how many.
+    """Let everything be due earlier by this, as if so much time had passed, and queue what is due; returns how many.
 
-    Deadlines, limits and waits for answers keep their times. Raises ValueError for a wrong duration.
+    Scheduled jobs, the ends of waits for answers and deadlines are moved; schedules, rates and what is kept for a time are not.
+    Raises ValueError for a wrong duration.
     """
+    seconds = parse_duration(by)
     queued = 0
     async with queue.connection() as connection:
-        await connection.execute(_ADVANCE, parse_duration(by))
+        async with connection.transaction():
+            for earlier in _EARLIER:
+                await connection.execute(earlier, seconds)
         while batch := (await stage(connection))[0]:
             queued += batch
     return queued
