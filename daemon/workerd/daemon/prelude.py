@@ -10,6 +10,7 @@ from workerd.queue import dependency
 
 if TYPE_CHECKING:
     from workerd.daemon.run import Run
+    from workerd.job import AnyConnection
     from workerd.queue.client import Queue
 
 _FREE_KEY = "DELETE FROM workerd.key WHERE key = $1 AND id = $2"
@@ -29,7 +30,12 @@ class Prelude:
             raise Expired("its deadline had passed before it could start")
         if claimed.key is not None and options.get("key_until") == "started":
             async with self._queue.connection() as connection:
-                await connection.execute(_FREE_KEY, claimed.key, claimed.id)
+                await free_key(connection, claimed.key, claimed.id)
         if run.job is not None and "after" in options:
             async with self._queue.connection() as connection:
                 run.job.parents = await dependency.results(connection, claimed.id)
+
+
+async def free_key(connection: AnyConnection, key: str, job_id: int) -> None:
+    """Let the key of a job that starts be free."""
+    await connection.execute(_FREE_KEY, key, job_id)
