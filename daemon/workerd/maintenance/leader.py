@@ -47,6 +47,10 @@ _DEPOSE = """
 SILENCE = 5.0  # seconds
 SILENCE_WITHOUT_BEAT = 1.0  # seconds
 
+SETTLING = (
+    0.2  # seconds for which a new leader lets jobs go first: what it asks for the first time is planned by the server
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -109,7 +113,7 @@ class Leader:
         ]
         if self._settings.enable_metrics:
             services.append(self._census)
-        due = dict.fromkeys(services, 0.0)
+        due = {**dict.fromkeys(services, monotonic() + SETTLING), stager: 0.0}
         await connection.add_listener("workerd", self._notified)
         reindexer = asyncio.create_task(Reindexer(self._dsn, self._name).run(), name="reindexer")
         try:
