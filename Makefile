@@ -8,7 +8,7 @@ HOME_OF_RUN := DATABASE_URL= TASKS=invoices STATE_DIR=$(STATE) RUNTIME_DIR=$(STA
 CTL := $(HOME_OF_RUN) $(BIN)/workerctl
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run status logs ctl stop test faults system soak test-server check format samples bench-latency constraints clean
+.PHONY: help install install-dev run status logs ctl stop test faults system soak test-server check format samples bench-latency bench-manager constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -90,6 +90,9 @@ samples: $(VENV)/installed-dev ## make the sample mailbox anew
 
 bench-latency: $(VENV)/installed-dev ## how soon an idle daemon starts a job, and what it costs while idle
 	@$(BIN)/python tests/bench/latency.py
+
+bench-manager: $(VENV)/installed-dev ## how soon the manager answers with a million jobs in the database
+	@$(BIN)/python tests/bench/manager.py
 
 constraints: ## write the versions that are installed into constraints.txt
 	@$(BIN)/python -m pip freeze --exclude-editable | grep -v '^-e' > constraints.txt

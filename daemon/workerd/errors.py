@@ -39,6 +39,10 @@ class NodeError(WorkerdError):
     """A node does not exist, is named by more than one, or did not do what it was ordered to."""
 
 
+class NodeNotFound(NodeError):
+    """There is no node of this name or id."""
+
+
 class TaskError(WorkerdError):
     """A task is unknown, declared wrongly, or called with arguments that do not fit."""
 
@@ -53,6 +57,10 @@ class PayloadError(TaskError):
 
 class JobError(WorkerdError):
     """A job does not exist, or is not in a state that allows what was asked."""
+
+
+class NotFound(JobError):
+    """There is no job, or no schedule, of this id or name."""
 
 
 class JobFailed(JobError):

@@ -14,6 +14,7 @@ from workerctl.commands import (
     jobs,
     limits,
     logs,
+    manager,
     nodes,
     queues,
     schedules,
@@ -28,7 +29,7 @@ app = typer.Typer(
     "Example: workerctl start 4 && workerctl status",
 )  # fmt: skip
 
-for group in (daemon, status, stats, logs, enqueue, setup, install, bench):
+for group in (daemon, status, stats, logs, enqueue, setup, install, bench, manager):
     for command in group.commands:
         app.command(context_settings=getattr(command, "context_settings", None))(command)
 app.add_typer(jobs.app, name="jobs", help="List, show, retry, cancel, delete and await jobs.")
@@ -36,6 +37,7 @@ app.add_typer(limits.app, name="limits", help="Rates and concurrency of queues a
 app.add_typer(schedules.app, name="schedules", help="What is enqueued again and again.")
 app.add_typer(queues.app, name="queues", help="List, pause and resume queues.")
 app.add_typer(nodes.app, name="nodes", help="The daemons of this database, on every host.")
+app.add_typer(manager.tokens, name="tokens", help="Tokens of the manager.")
 app.add_typer(database.app, name="db", help="The schema in the database.")
 
 

@@ -94,7 +94,7 @@ def runtime(wanted: str | None) -> Runtime:
 
 
 @asynccontextmanager
-async def queue(*, upgrade: bool = True) -> AsyncIterator[Queue]:
+async def queue(*, upgrade: bool = True, pool_size: int = 2) -> AsyncIterator[Queue]:
     """The queue of the settings; an embedded database is started when needed, and a new one gets its schema."""
     import asyncio
 
@@ -112,7 +112,7 @@ async def queue(*, upgrade: bool = True) -> AsyncIterator[Queue]:
                 await migrate.upgrade(connection)
         finally:
             await connection.close()
-    async with Queue.connect(where.url, pool_size=2, pooled=where.pooled, name="workerctl worker") as opened:
+    async with Queue.connect(where.url, pool_size=pool_size, pooled=where.pooled, name="workerctl worker") as opened:
         yield opened
 
 

@@ -19,8 +19,10 @@ async def build(connection: Connection, after: int, upto: int) -> None:
     await connection.execute(migrate.BOOKS)
     for migration in migrate.known():
         if after < migration.version <= upto:
-            for part in migration.parts:  # where nobody is hindered, nothing has to be done beside others
-                await connection.execute(part.sql.replace(" CONCURRENTLY", ""), timeout=LONGEST)
+            for (
+                part
+            ) in migration.parts:  # where nobody is hindered, nothing has to be done beside others, or bit by bit
+                await connection.execute(part.sql.replace(" CONCURRENTLY", "").replace("COMMIT;", ""), timeout=LONGEST)
             await connection.execute(migration.record(migration.parts[-1]))
     await connection.execute("SET LOCAL lock_timeout = 0")  # parts set one
 

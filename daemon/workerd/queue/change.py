@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workerd.errors import JobError
+from workerd.errors import JobError, NotFound
 from workerd.queue.enqueue import answered
 
 if TYPE_CHECKING:
@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
     from workerd.job import AnyConnection
 
+CHUNK = 500  # jobs of one statement
+
 _DELETE = """
     WITH gone AS (DELETE FROM workerd.history WHERE id = ANY ($1) RETURNING id),
     lines AS (DELETE FROM workerd.job_log WHERE id IN (SELECT id FROM gone))
     SELECT id FROM gone
 """
+_CANCEL = "SELECT id, workerd.cancel(id, $2) AS was FROM unnest($1::bigint[]) AS id"
 _RETRY = "SELECT id, workerd.retry(id) AS was FROM unnest($1::bigint[]) AS id"
 
 
@@ -44,7 +47,7 @@ async def change(
             connection.fetchval(_CHANGE, job_id, payload, queue, priority, run_at, max_retries)
         )
         if state in (None, "unknown"):
-            raise JobError(f"there is no job {job_id}")
+            raise NotFound(f"there is no job {job_id}")
         if state in ("running", "final"):
             raise JobError(f"job {job_id} {'runs' if state == 'running' else 'is finished'} already: it is not changed")
         if state != "again":
@@ -59,3 +62,11 @@ async def delete(connection: AnyConnection, job_ids: Sequence[int]) -> set[int]:
 async def retry(connection: AnyConnection, job_ids: Sequence[int]) -> dict[int, str]:
     """Queue failed, cancelled and scheduled jobs now, in one transaction; for each what `workerd.retry` says of it."""
     return {row["id"]: row["was"] for row in await connection.fetch(_RETRY, job_ids)}
+
+
+async def cancel(connection: AnyConnection, job_ids: Sequence[int], ttl: float) -> dict[int, str]:
+    """Cancel jobs, whatever they do; for each the state it was found in, `unknown` or `final`. `ttl`: seconds to keep those that waited."""
+    was: dict[int, str] = {}
+    while left := [job for job in job_ids if was.get(job, "again") == "again"]:
+        was.update({row["id"]: row["was"] for row in await connection.fetch(_CANCEL, left, ttl)})
+    return was

@@ -10,7 +10,7 @@ import asyncpg
 
 from workerd import codec
 from workerd.asked import asked
-from workerd.errors import DatabaseError, JobError, JobFailed, TaskError
+from workerd.errors import DatabaseError, JobError, JobFailed, NotFound, TaskError
 from workerd.queue import change as changes
 from workerd.queue import enqueue, schedules, signals, transactions
 from workerd.queue import flow as flows
@@ -197,7 +197,7 @@ class Queue:
                 async with self.connection() as connection:
                     row = await connection.fetchrow(_OUTCOME, job_id)
                 if row is None:
-                    raise JobError(f"there is no job {job_id} (never enqueued, or its result is not kept any more)")
+                    raise NotFound(f"there is no job {job_id} (never enqueued, or its result is not kept any more)")
                 if row["status"] in FINAL:
                     break
                 await asyncio.sleep(wait)
@@ -237,7 +237,7 @@ class Queue:
         while True:
             state: str = await self._fetchval("SELECT workerd.cancel($1, $2)", job_id, FAILURE_TTL)
             if state == "unknown":
-                raise JobError(f"there is no job {job_id}")
+                raise NotFound(f"there is no job {job_id}")
             if state == "final":
                 raise JobError(f"job {job_id} is finished already")
             if state != "again":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workerd.errors import NodeError
+from workerd.errors import NodeError, NodeNotFound
 
 if TYPE_CHECKING:
     from workerd.job import AnyConnection
@@ -44,7 +44,7 @@ async def living(connection: AnyConnection, node: str) -> Known:
         raise NodeError(f"{len(alive)} living nodes are called {node}: give the id of one of them: {ids}")
     if found:
         raise NodeError(f"node {node} is dead: nothing can be ordered of it")
-    raise NodeError(f"there is no node {node} (see workerctl nodes list)")
+    raise NodeNotFound(f"there is no node {node} (see workerctl nodes list)")
 
 
 async def forget(connection: AnyConnection, node: str) -> int:
@@ -55,7 +55,7 @@ async def forget(connection: AnyConnection, node: str) -> int:
     found = await _find(connection, node)
     dead = [each.id for each in found if each.dead]
     if not found:
-        raise NodeError(f"there is no node {node} (see workerctl nodes list --all)")
+        raise NodeNotFound(f"there is no node {node} (see workerctl nodes list --all)")
     if not dead:
         raise NodeError(
             f"node {node} lives: only a dead one can be forgotten (stop it with `workerctl nodes drain {node}`)"

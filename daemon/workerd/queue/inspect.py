@@ -200,3 +200,11 @@ def _time(moment: datetime | None) -> str | None:
 def _ms(histogram: list[int], share: float) -> float | None:
     value = quantile(histogram, share)
     return None if value is None else round(value, 3)
+
+
+async def is_sensitive(connection: AnyConnection, task: str) -> bool:
+    """Whether what jobs of a task carry is not for everybody who reads."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM workerd.task WHERE name = $1 AND sensitive)", task
+    )
+    return found

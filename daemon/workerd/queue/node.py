@@ -24,11 +24,14 @@ _LEAVE = """
     UPDATE workerd.node SET dead_at = clock_timestamp(), stopped = true, busy = 0, jobs_done = $2, jobs_failed = $3
     WHERE id = $1 AND dead_at IS NULL
 """
-_TASKS = "SELECT name, queue, priority, max_retries FROM workerd.task"
+_TASKS = "SELECT name, queue, priority, max_retries, sensitive FROM workerd.task"
 _DECLARE_TASKS = """
-    INSERT INTO workerd.task (name, queue, priority, max_retries) SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::int[])
-    ON CONFLICT (name) DO UPDATE SET queue = excluded.queue, priority = excluded.priority, max_retries = excluded.max_retries
-    WHERE (task.queue, task.priority, task.max_retries) IS DISTINCT FROM (excluded.queue, excluded.priority, excluded.max_retries)
+    INSERT INTO workerd.task (name, queue, priority, max_retries, sensitive)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::int[], $5::boolean[])
+    ON CONFLICT (name) DO UPDATE
+    SET queue = excluded.queue, priority = excluded.priority, max_retries = excluded.max_retries, sensitive = excluded.sensitive
+    WHERE (task.queue, task.priority, task.max_retries, task.sensitive)
+        IS DISTINCT FROM (excluded.queue, excluded.priority, excluded.max_retries, excluded.sensitive)
 """
 _MAKE_LANES = """
     SELECT workerd.lane_of(queue, priority)
@@ -86,7 +89,9 @@ async def declare_tasks(connection: Connection, tasks: Iterable[Task[..., Any]],
     Enqueues from SQL go by it. The lanes are made here, since one that an application's transaction makes is closed to all
     others until that transaction ends.
     """
-    rows = sorted((t.name, t.queue, t.priority, max_retries if t.retry.max is None else t.retry.max) for t in tasks)
+    rows = sorted(
+        (t.name, t.queue, t.priority, max_retries if t.retry.max is None else t.retry.max, t.sensitive) for t in tasks
+    )
     if {tuple(row) for row in await connection.fetch(_TASKS)}.issuperset(rows):
         return  # as at most starts
     async with connection.transaction():

@@ -58,11 +58,14 @@ GRANT UPDATE (ended, news) ON workerd.dependency TO {prefix}_operate;
 GRANT DELETE ON workerd.awaited TO {prefix}_operate;
 GRANT UPDATE (forgotten_at) ON workerd.node TO {prefix}_operate;
 GRANT INSERT ON workerd.node_order TO {prefix}_operate;
+GRANT SELECT, INSERT, UPDATE ON workerd.token TO {prefix}_operate;
+GRANT SELECT, INSERT ON workerd.audit TO {prefix}_operate;
 
 -- read: everything, payloads and results too, since the views show them
 GRANT SELECT ON
     workerd.job, workerd.task_queue, workerd.ready, workerd.scheduled, workerd.history, workerd.history_day, workerd.lease, workerd.lane,
     workerd.queue, workerd.task, workerd.key, workerd.progress, workerd.step, workerd.awaited, workerd.signal, workerd.job_log,
     workerd.tally, workerd.node, workerd.node_order, workerd.dependency, workerd.unlooked, workerd.slot, workerd.bucket, workerd.turn,
-    workerd.limits, workerd.limit_in_force, workerd.schedule
+    workerd.limits, workerd.limit_in_force, workerd.schedule, workerd.job_running, workerd.job_queued, workerd.job_waiting, workerd.job_ended,
+    workerd.audit
 TO {prefix}_read;

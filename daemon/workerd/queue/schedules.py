@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from workerd import codec
-from workerd.errors import JobError
+from workerd.errors import JobError, NotFound
 from workerd.queue.enqueue import answered
 from workerd.rule import Rule, due_times
 
@@ -180,5 +180,5 @@ async def _next(connection: AnyConnection, rule: Rule, last: datetime | None) ->
     return rule.next_after(max(now, last or datetime.min.replace(tzinfo=UTC)))
 
 
-def _unknown(name: str) -> JobError:
-    return JobError(f"there is no schedule {name}: workerctl schedules list")
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"there is no schedule {name}: workerctl schedules list")

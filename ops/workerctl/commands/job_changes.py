@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from workerd.queue.client import Queue
     from workerd.queue.inspect import Filter
 
-CHUNK = 500  # jobs of one statement
-
 
 async def change(
     done: str, ids: list[int] | None, which: Filter, yes: bool, act: Callable[[Queue, list[int]], Awaitable[list[str]]]
@@ -24,6 +22,7 @@ async def change(
     """Act on the named jobs, or on those that fit after showing how many, in chunks; one that refuses does not stop the others."""
     from workerd.errors import ConfigError, JobError
     from workerd.queue import inspect
+    from workerd.queue.change import CHUNK
     from workerd.queue.inspect import Filter
 
     if not ids and which == Filter():

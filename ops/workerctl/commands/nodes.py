@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from time import monotonic
 from typing import Annotated, Any
 
 import typer
 
 from workerctl import context, render
-
-PAUSE = 0.1  # seconds between two looks whether a node has done what it was ordered to
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 Node = Annotated[str, typer.Argument(metavar="NODE", help="Its name or id.")]
@@ -87,28 +83,10 @@ def _seconds(text: str) -> float:
 
 
 async def _order(node: str, verb: str, arguments: dict[str, Any], timeout: float) -> tuple[str, dict[str, Any]]:
-    """Give an order and wait until it is carried out; returns the node's name and its answer. Raises NodeError with the reason."""
-    from workerd.errors import NodeError
-    from workerd.queue import fleet, orders
+    from workerctl.ordering import carry_out
 
     async with context.queue() as queue, queue.connection() as connection:
-        found = await fleet.living(connection, node)
-        order = await orders.give(connection, found.id, verb, arguments)
-        end = monotonic() + timeout
-        while order is not None:
-            outcome = await orders.look(connection, order)
-            if outcome is None or (outcome.dead and not outcome.done):
-                break
-            if outcome.error is not None:
-                raise NodeError(f"node {found.name} refuses: {outcome.error}")
-            if outcome.result is not None:
-                return found.name, outcome.result
-            if monotonic() > end:
-                raise NodeError(
-                    f"node {found.name} has not taken the order within {timeout:g} s: it will when it reaches the database again"
-                )
-            await asyncio.sleep(PAUSE)
-        raise NodeError(f"node {found.name} died before it took the order")
+        return await carry_out(connection, node, verb, arguments, timeout)
 
 
 async def _forget(node: str) -> int:

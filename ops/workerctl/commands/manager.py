@@ -1,0 +1,101 @@
+"""The manager, and the tokens with which programs and people come to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from workerctl import context, render
+
+tokens = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+POOL = 10  # connections
+Name = Annotated[str, typer.Argument(metavar="NAME")]
+
+
+def manager(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+) -> None:
+    """Serve the HTTP API: jobs, queues, nodes, schedules.
+
+    Example: workerctl manager --port 8000
+    """
+    context.run(_serve(host, port))
+
+
+async def _serve(host: str, port: int) -> None:
+    from workerd.errors import ConfigError
+
+    try:
+        from workerctl.manager.serve import serve
+    except ImportError as error:
+        raise ConfigError(f"the manager needs {error.name}: pip install 'workerd[manager]'") from error
+    async with context.queue(pool_size=POOL) as queue:
+        render.say(f"http://{host}:{port}")
+        await serve(queue, host, port)
+
+
+commands = (manager,)
+
+
+@tokens.command("create")
+def create_token(
+    name: Name,
+    scope: Annotated[list[str], typer.Option(help="read, operate or work; may be repeated.")],
+) -> None:
+    """Make a token and print it: it is not shown a second time.
+
+    Example: workerctl tokens create --scope read grafana
+    """
+    render.say(context.run(_create(name, scope)))
+
+
+@tokens.command("list")
+def list_tokens(
+    every: Annotated[bool, typer.Option("--all", help="Also those that were revoked.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """The tokens, without what they are.
+
+    Example: workerctl tokens list
+    """
+    found = context.run(_list(every))
+    if as_json:
+        render.json(found)
+        return
+    columns = ("name", "scopes", "created_at", "used_at", "revoked_at")
+    render.table(
+        "tokens", columns, [[", ".join(t["scopes"]) if c == "scopes" else t[c] for c in columns] for t in found]
+    )
+
+
+@tokens.command("revoke")
+def revoke_token(name: Name) -> None:
+    """Let a token be valid no more, within a second.
+
+    Example: workerctl tokens revoke grafana
+    """
+    context.run(_revoke(name))
+    render.say(f"{name} is revoked")
+
+
+async def _create(name: str, scopes: list[str]) -> str:
+    from workerd.queue import tokens as kept
+
+    async with context.queue() as queue, queue.connection() as connection:
+        return await kept.create(connection, name, scopes)
+
+
+async def _list(every: bool) -> list[dict[str, Any]]:
+    from workerd.queue import tokens as kept
+
+    async with context.queue() as queue, queue.connection() as connection:
+        return await kept.find(connection, revoked=every)
+
+
+async def _revoke(name: str) -> None:
+    from workerd.queue import tokens as kept
+
+    async with context.queue() as queue, queue.connection() as connection:
+        await kept.revoke(connection, name)

@@ -1,0 +1,1 @@
+"""The manager: jobs, queues, nodes and schedules over HTTP."""

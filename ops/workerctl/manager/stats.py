@@ -1,0 +1,33 @@
+"""Routes of figures and of the record of changes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from workerctl.manager.access import Operator, Reader
+from workerctl.manager.base import TheQueue
+from workerctl.manager.models import Entry, Stats
+from workerctl.manager.problems import answers
+from workerd.queue import audit, inspect
+
+router = APIRouter(tags=["stats"])
+
+
+@router.get("/stats", responses=answers())
+async def stats(home: TheQueue, _token: Reader, hours: Annotated[float, Query(ge=0.1, le=24 * 35)] = 24.0) -> Stats:
+    """Depth of each queue; throughput, success rate and run times of each task."""
+    async with home.connection() as connection:
+        queues, tasks = await inspect.queues(connection), await inspect.tasks(connection, hours)
+    return Stats.model_validate({"hours": hours, "queues": queues, "tasks": tasks})
+
+
+@router.get("/audit", responses=answers())
+async def changes(
+    home: TheQueue, _token: Operator, cursor: Annotated[int, Query(ge=1, lt=2**63)] = 2**63 - 1,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> list[Entry]:  # fmt: skip
+    """What was changed through the manager, the newest first; `cursor` is the id of the last entry of the page before."""
+    async with home.connection() as connection:
+        return [Entry.model_validate(row) for row in await audit.read(connection, cursor, limit)]

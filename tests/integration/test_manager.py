@@ -1,0 +1,429 @@
+"""The manager's HTTP API: what it answers, whom it refuses, and what it writes down."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests.support import InProcess, state_of, until_state
+from workerctl.manager import guards
+from workerctl.manager.app import create_app
+from workerd.errors import ConfigError
+from workerd.queue import tokens
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    import asyncpg
+    from fastapi import FastAPI
+
+    from tests.support import Ctl
+    from workerd import Queue
+    from workerd.settings import Settings
+
+    DB = asyncpg.Connection[asyncpg.Record]
+
+PAYLOAD = {"value": "<script>alert(1)</script>"}
+OPEN = {"/healthz", "/readyz"}
+
+
+@pytest.fixture
+def app(queue: Queue) -> FastAPI:
+    return create_app(queue)
+
+
+@pytest.fixture
+async def client_of(app: FastAPI, db: DB) -> AsyncIterator[Callable[[str | None], httpx.AsyncClient]]:
+    """Clients by the scope of their token; None: without one."""
+    given = {scope: await tokens.create(db, f"the {scope} one", [scope]) for scope in tokens.SCOPES}
+    clients = []
+
+    def make(scope: str | None) -> httpx.AsyncClient:
+        headers = {} if scope is None else {"Authorization": f"Bearer {given.get(scope, scope)}"}
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        clients.append(httpx.AsyncClient(transport=transport, base_url="http://manager", headers=headers))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.fixture
+def operator(client_of: Callable[[str], httpx.AsyncClient]) -> httpx.AsyncClient:
+    return client_of("operate")
+
+
+@pytest.fixture
+def reader(client_of: Callable[[str], httpx.AsyncClient]) -> httpx.AsyncClient:
+    return client_of("read")
+
+
+async def enqueue(client: httpx.AsyncClient, **job: Any) -> int:
+    answer = await client.post("/api/v1/jobs", json={"task": "echo", **job})
+    assert answer.status_code == 201
+    job_id: int = answer.json()["id"]
+    return job_id
+
+
+def routes(app: FastAPI) -> list[tuple[str, str]]:
+    """Each method and path, with something in the place of names."""
+    found = [
+        (method.upper(), re.sub(r"\{job_id\}", "1", path).replace("{name}", "default").replace("{node}", "nobody"))
+        for path, methods in app.openapi()["paths"].items()
+        for method in methods
+    ]
+    return [*found, ("GET", "/openapi.json")]
+
+
+def is_problem(answer: httpx.Response, status: int, detail: str = "") -> bool:
+    told = answer.json()
+    return (
+        answer.status_code == status == told["status"]
+        and answer.headers["content-type"] == "application/problem+json"
+        and {"type", "title", "detail"} <= told.keys()
+        and detail in told["detail"]
+    )
+
+
+# who may what
+
+
+async def test_every_route_but_those_of_probes_wants_a_token(
+    app: FastAPI, client_of: Callable[[str | None], httpx.AsyncClient], db: DB
+) -> None:
+    revoked = await tokens.create(db, "old", ["operate"])
+    await tokens.revoke(db, "old")
+    walked = 0
+    for given in (None, revoked, "wkd_wrong", "ü"):
+        client = client_of(given) if given != "ü" else client_of(None)
+        for method, path in routes(app):
+            if path not in OPEN:
+                answer = await client.request(method, path)
+                assert is_problem(answer, 401, "the token is missing or not valid")
+                assert answer.headers["www-authenticate"].startswith("Bearer")
+                walked += 1
+    assert walked > 60
+
+
+@pytest.mark.parametrize("scope", ["read", "work"])
+async def test_a_token_without_the_scope_changes_nothing_by_any_route(
+    scope: str, app: FastAPI, client_of: Callable[[str], httpx.AsyncClient], queue: Queue, db: DB
+) -> None:
+    job = await queue.enqueue("echo", PAYLOAD)
+    assert job == 1
+    client = client_of(scope)
+    for method, path in routes(app):
+        answer = await client.request(method, path, json={"workers": 3} if "scale" in path else None)
+        if method != "GET" and (scope, path) != ("work", "/api/v1/jobs"):
+            assert is_problem(answer, 403, f"the token the {scope} one lacks the scope operate")
+        elif scope == "read" and path != "/api/v1/audit":
+            assert answer.status_code in (200, 404)
+    assert await state_of(db, job) == "queued"
+    assert await db.fetchval("SELECT count(*) FROM workerd.audit") == 0
+
+
+async def test_wrong_revoked_and_missing_tokens_take_the_same_time(
+    client_of: Callable[[str | None], httpx.AsyncClient], db: DB
+) -> None:
+    revoked = await tokens.create(db, "old", ["operate"])
+    await tokens.revoke(db, "old")
+    clients = {"wrong": client_of("wkd_" + "x" * 43), "revoked": client_of(revoked), "missing": client_of(None)}
+    took: dict[str, list[float]] = {name: [] for name in clients}
+    for _ in range(1000):
+        for name, client in clients.items():
+            began = perf_counter()
+            assert (await client.get("/api/v1/queues")).status_code == 401
+            took[name].append(perf_counter() - began)
+    medians = sorted(median(times) for times in took.values())
+    assert medians[-1] < medians[0] * 1.1
+
+
+async def test_a_revoked_token_is_refused_within_a_second(
+    reader: httpx.AsyncClient, db: DB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await reader.get("/api/v1/queues")).status_code == 200
+    await tokens.revoke(db, "the read one")
+    assert (await reader.get("/api/v1/queues")).status_code == 200  # it was looked up just now
+    monkeypatch.setattr("workerctl.manager.access.FRESH", 0.0)
+    assert is_problem(await reader.get("/api/v1/queues"), 401)
+
+
+async def test_tokens_are_made_listed_and_revoked_by_command(ctl: Ctl, db: DB) -> None:
+    made = ctl("tokens", "create", "--scope", "read", "--scope", "work", "grafana")
+    token = made.stdout.splitlines()[-1]
+    assert token.startswith("wkd_")
+    assert token not in str(await db.fetch("SELECT * FROM workerd.token"))
+    again = ctl("tokens", "create", "--scope", "read", "grafana")
+    assert "there is a token grafana already" in again.stderr
+    wrong = ctl("tokens", "create", "--scope", "all", "other")
+    assert "--scope is all, allowed are read, operate, work" in wrong.stderr
+    assert "read, work" in (ctl("tokens", "list")).stdout
+    ctl("tokens", "revoke", "grafana")
+    assert "grafana" not in (ctl("tokens", "list")).stdout
+    assert "there is no token grafana" in (ctl("tokens", "revoke", "grafana")).stderr
+
+
+async def test_it_does_not_listen_for_others_while_there_is_no_token(queue: Queue, db: DB) -> None:
+    from workerctl.manager.serve import serve
+
+    with pytest.raises(ConfigError, match=r"--host is 0\.0\.0\.0, which others can reach, and there is no token yet"):
+        await serve(queue, "0.0.0.0", 0)  # noqa: S104
+
+
+# jobs
+
+
+async def test_a_job_is_enqueued_run_and_shown(settings: Settings, operator: httpx.AsyncClient, db: DB) -> None:
+    job = await enqueue(operator, payload=PAYLOAD, priority=3)
+    async with InProcess(settings):
+        await until_state(db, job, "succeeded")
+    told = (await operator.get(f"/api/v1/jobs/{job}")).json()
+    assert (told["state"], told["payload"], told["result"], told["priority"]) == (
+        "succeeded",
+        PAYLOAD,
+        PAYLOAD["value"],
+        3,
+    )
+    assert [attempt["outcome"] for attempt in told["attempts"]] == ["succeeded"]
+    assert (await operator.delete(f"/api/v1/jobs/{job}")).status_code == 204
+    assert is_problem(await operator.get(f"/api/v1/jobs/{job}"), 404, f"there is no job {job}")
+
+
+async def test_a_list_is_enqueued_as_a_whole_and_answered_in_its_order(operator: httpx.AsyncClient, db: DB) -> None:
+    jobs = [
+        {"task": "echo", "payload": {"value": n}, **({"key": f"k{n}"} if n % 3 == 0 else {"priority": n % 2})}
+        for n in range(20)
+    ]
+    ids = (await operator.post("/api/v1/jobs", json=jobs)).json()["ids"]
+    rows = {
+        row["id"]: row["value"]
+        for row in await db.fetch("SELECT id, (payload ->> 'value')::int AS value FROM workerd.job")
+    }
+    assert [rows[job] for job in ids] == list(range(20))
+    refused = await operator.post("/api/v1/jobs", json=[{"task": "echo"}, {"task": "echo", "payload": {"a": "\x00"}}])
+    assert is_problem(refused, 422, "NUL")
+    assert await db.fetchval("SELECT count(*) FROM workerd.job") == 20
+
+
+async def test_a_key_makes_an_enqueue_idempotent(operator: httpx.AsyncClient) -> None:
+    assert await enqueue(operator, key="once") == await enqueue(operator, key="once")
+
+
+async def test_pages_show_each_job_once_whatever_comes_meanwhile(
+    operator: httpx.AsyncClient, queue: Queue, reader: httpx.AsyncClient
+) -> None:
+    expected = [await queue.enqueue("echo", PAYLOAD, delay="1h" if n % 2 else None) for n in range(25)]
+    for query, wanted in (
+        ("", expected),
+        ("&state=scheduled", expected[1::2]),
+        ("&state=queued&task=echo&queue=default", expected[::2]),
+    ):
+        seen, cursor = [], ""
+        while True:
+            page = (await reader.get(f"/api/v1/jobs?limit=4{query}{cursor}")).json()
+            seen += [job["id"] for job in page["jobs"]]
+            await queue.enqueue("other")
+            if page["next"] is None:
+                break
+            cursor = f"&cursor={page['next']}"
+        assert [job for job in seen if job in expected] == wanted[::-1]
+        assert len(set(seen)) == len(seen)
+
+
+async def test_jobs_are_found_by_when_where_and_under_which_key(reader: httpx.AsyncClient, queue: Queue) -> None:
+    job = await queue.enqueue("echo", key="mine")
+    found = (await reader.get("/api/v1/jobs", params={"key": "mine", "since": "2020-01-01T00:00:00Z"})).json()["jobs"]
+    assert [each["id"] for each in found] == [job]
+    assert (await reader.get("/api/v1/jobs", params={"since": "2100-01-01T00:00:00Z"})).json()["jobs"] == []
+    assert (await reader.get("/api/v1/jobs", params={"node": "nobody"})).json()["jobs"] == []
+    assert is_problem(await reader.get("/api/v1/jobs", params={"since": "2020-01-01T00:00:00"}), 422, "with its zone")
+
+
+async def test_what_fits_is_changed_when_as_many_fit_as_were_shown(
+    operator: httpx.AsyncClient, queue: Queue, db: DB
+) -> None:
+    await queue.enqueue_many("echo", [PAYLOAD] * 7)
+    bulk = {"action": "cancel", "filter": {"task": "echo"}}
+    assert (await operator.post("/api/v1/jobs/bulk", json=bulk)).json() == {"matched": 7, "done": 0, "refused": 0}
+    stale = await operator.post("/api/v1/jobs/bulk", json={**bulk, "expected": 6})
+    assert is_problem(stale, 409, "7 jobs fit, expected were 6: look again")
+    assert stale.json()["matched"] == 7
+    assert await db.fetchval("SELECT count(*) FROM workerd.history") == 0
+    for action, state in (("cancel", None), ("retry", "cancelled"), ("cancel", "queued"), ("delete", "cancelled")):
+        wanted = {"action": action, "filter": {"task": "echo", "state": state}, "expected": 7}
+        assert (await operator.post("/api/v1/jobs/bulk", json=wanted)).json() == {"matched": 7, "done": 7, "refused": 0}
+    assert await db.fetchval("SELECT count(*) FROM workerd.job") == 0
+
+
+async def test_what_a_sensitive_task_carries_is_for_operators_alone(
+    operator: httpx.AsyncClient, reader: httpx.AsyncClient, queue: Queue, db: DB
+) -> None:
+    await db.execute(
+        "INSERT INTO workerd.task (name, queue, priority, max_retries, sensitive) VALUES ('secret', 'default', 0, 3, true)"
+    )
+    job = await queue.enqueue("secret", {"card": "4111"})
+    assert (await operator.get(f"/api/v1/jobs/{job}")).json()["payload"] == {"card": "4111"}
+    assert (await reader.get(f"/api/v1/jobs/{job}")).json()["payload"] is None
+
+
+async def test_every_change_is_written_down(operator: httpx.AsyncClient, db: DB) -> None:
+    job = await enqueue(operator)
+    for path in (
+        f"jobs/{job}/cancel",
+        f"jobs/{job}/retry",
+        "queues/default/pause",
+        "queues/default/resume",
+        "queues/default/purge",
+    ):
+        assert (await operator.post(f"/api/v1/{path}")).status_code == 200
+    assert (await operator.delete(f"/api/v1/jobs/{job}")).status_code == 204
+    entries = (await operator.get("/api/v1/audit")).json()
+    assert [entry["action"] for entry in entries] == [
+        "delete",
+        "purge",
+        "resume",
+        "pause",
+        "retry",
+        "cancel",
+        "enqueue",
+    ]
+    assert {entry["who"] for entry in entries} == {"the operate one"}
+    assert entries[1]["detail"] == {"cancelled": 1}
+
+
+async def test_a_node_is_seen_scaled_and_drained(settings: Settings, operator: httpx.AsyncClient) -> None:
+    async with InProcess(settings) as node:
+        (shown,) = (await operator.get("/api/v1/nodes")).json()
+        name = shown["name"]
+        scaled = (await operator.post(f"/api/v1/nodes/{name}/scale", json={"workers": 4})).json()
+        assert (scaled["done"], scaled["result"]["workers"]) == (True, 4)
+        assert (await operator.get(f"/api/v1/nodes/{name}/jobs")).json() == {"jobs": [], "next": None}
+        assert (await operator.post(f"/api/v1/nodes/{name}/drain")).json()["done"]
+        await node.stop()
+    assert is_problem(await operator.post(f"/api/v1/nodes/{name}/drain"), 409, "is dead")
+    assert is_problem(await operator.post("/api/v1/nodes/nobody/drain"), 404, "there is no node nobody")
+
+
+async def test_a_schedule_is_shown_run_and_paused(operator: httpx.AsyncClient, queue: Queue) -> None:
+    from workerd import schedule
+
+    await queue.schedule("echo", schedule("0 6 * * mon", tz="Europe/Berlin", payload=PAYLOAD))
+    (shown,) = (await operator.get("/api/v1/schedules")).json()
+    assert len(shown["next"]) == 3
+    assert shown["words"]
+    job = (await operator.post("/api/v1/schedules/echo/run")).json()["id"]
+    assert (await operator.get(f"/api/v1/jobs/{job}")).json()["payload"] == PAYLOAD
+    assert (await operator.post("/api/v1/schedules/echo/pause")).json() == {"name": "echo", "paused": True}
+    assert (await operator.post("/api/v1/schedules/echo/resume")).json() == {"name": "echo", "paused": False}
+    assert is_problem(await operator.post("/api/v1/schedules/nope/run"), 404, "there is no schedule nope")
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ({}, "task: Field required"),
+        ({"task": "echo", "nope": 1}, "nope: Extra inputs are not permitted"),
+        ({"task": "echo", "priority": "high"}, "priority: Input should be a valid integer"),
+        ({"task": "echo", "run_at": "2030-01-01T00:00:00"}, "run_at has no time zone"),
+        ({"task": "echo", "payload": {"a": "x" * 1_000_000}}, "the limit is 1,000,000"),
+    ],
+)
+async def test_a_wrong_job_is_a_problem_that_says_what_is_wrong(
+    operator: httpx.AsyncClient, job: dict[str, Any], said: str
+) -> None:
+    answer = await operator.post("/api/v1/jobs", json=job)
+    assert is_problem(answer, 422)
+    assert said in answer.text
+
+
+async def test_a_body_that_is_too_large_is_refused_before_it_is_read(
+    operator: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "MAX_BODY", 1000)
+    assert is_problem(await operator.post("/api/v1/jobs", json={"task": "x" * 2000}), 413, "more than 1,000 bytes")
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" " * 100
+
+    assert is_problem(await operator.post("/api/v1/jobs", content=chunks()), 413)
+
+
+async def test_a_client_that_comes_too_often_is_told_to_wait(
+    operator: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards, "BURST", 3.0)
+    monkeypatch.setattr(guards, "RATE", 0.001)
+    answers = [await operator.get("/healthz") for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    assert answers[-1].headers["retry-after"] == "1"
+
+
+async def test_without_the_database_it_lives_and_is_not_ready(operator: httpx.AsyncClient, queue: Queue) -> None:
+    assert (await operator.get("/readyz")).status_code == 200
+    await queue.close()
+    assert (await operator.get("/healthz")).json()["live"] is True
+    assert (await operator.get("/readyz")).status_code == 503
+    assert is_problem(await operator.get("/api/v1/queues"), 503)
+
+
+async def test_prometheus_reads_depths_and_nodes(reader: httpx.AsyncClient, queue: Queue) -> None:
+    await queue.enqueue("echo")
+    text = (await reader.get("/metrics")).text
+    assert 'workerd_queue_jobs{queue="default",state="queued"} 1.0' in text
+    assert 'workerd_nodes{state="alive"} 0.0' in text
+
+
+async def test_whatever_is_sent_there_is_no_server_error(dsn: str, db: DB, queue: Queue, tmp_path: Any) -> None:
+    """Requests made up from the OpenAPI description, against the real program."""
+    await queue.enqueue_many("echo", [PAYLOAD] * 3)
+    token = await tokens.create(db, "tester", ["operate"])
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": ":".join(sys.path),
+        "DATABASE_URL": dsn,
+        "HOME": str(tmp_path),
+    }
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    served = subprocess.Popen(
+        [sys.executable, "-m", "workerctl", "manager", "--port", port], env=environment, cwd=tmp_path
+    )
+    try:
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(retries=50)) as client:
+            await _until_served(client, port)
+        done = subprocess.run(
+            [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{port}/openapi.json",
+             "-H", f"Authorization: Bearer {token}",
+             "--checks", "not_a_server_error", "--max-examples", "20", "--seed", "1", "--phases", "examples,coverage,fuzzing"],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert re.search(r"(\d{3,}) generated, \1 passed", done.stdout), done.stdout[-5000:] + done.stderr[-2000:]
+    finally:
+        served.terminate()
+        served.wait(20)
+
+
+async def _until_served(client: httpx.AsyncClient, port: str) -> None:
+    import asyncio
+
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await client.get(f"http://127.0.0.1:{port}/healthz")
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
+            else:
+                return
