@@ -96,6 +96,15 @@ async def test_a_deadline_passes_with_the_time(queue: Queue) -> None:
     assert sorted((end.job_id, end.how) for end in await testing.drain(queue)) == [(job, "cancelled") for job in jobs]
 
 
+async def test_a_deadline_holds_for_who_goes_on_after_a_wait(queue: Queue) -> None:
+    job = await queue.enqueue(answered, deadline="30m")
+    assert [end.how for end in await testing.drain(queue)] == ["snoozed"]
+    await testing.advance(queue, "31m")
+    await queue.signal(job, "answer", "yes")
+    (end,) = await testing.drain(queue)
+    assert (end.how, end.error) == ("cancelled", "its deadline had passed before it could start")
+
+
 async def test_what_cannot_be_run_is_named_when_the_time_is_over(queue: Queue) -> None:
     job = await queue.enqueue("nobody_knows_it")
     with pytest.raises(
