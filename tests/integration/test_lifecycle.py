@@ -184,7 +184,7 @@ async def test_whoever_listens_is_told_of_each_end_when_it_is_written(settings: 
             raise Snooze(0)
         raise ValueError(way)
 
-    @task(name="endless")
+    @task(name="endless_here")
     async def endless() -> None:
         await asyncio.sleep(60)
 
@@ -193,11 +193,11 @@ async def test_whoever_listens_is_told_of_each_end_when_it_is_written(settings: 
         await until_state(db, job, "failed")
         good = await queue.enqueue("echo_in_thread", {"value": 1})
         await queue.result(good, timeout=10)
-        stopped = await queue.enqueue("endless")
+        stopped = await queue.enqueue("endless_here")
         await until_state(db, stopped, "running")
         await queue.cancel(stopped)
         await until_state(db, stopped, "cancelled")
-        back = await queue.enqueue("endless")
+        back = await queue.enqueue("endless_here")
         await until_state(db, back, "running")
         await node.stop(timeout=0.1)
     assert [(each.job_id, each.how, each.attempt) for each in heard] == [
