@@ -232,6 +232,7 @@ class Statement:
     indexes: set[str]
     arrange: Callable[[Scene], Awaitable[Any]] | None = None
     may_scan: frozenset[str] = frozenset()  # what cannot grow: leases that live, for plans a driver keeps
+    may_use: frozenset[str] = frozenset()  # indexes of which one or the other serves
 
 
 async def _claim_full(scene: Scene) -> None:
@@ -421,6 +422,7 @@ async def _prune(scene: Scene) -> None:
 
 
 # These look wherever the job may be.
+EITHER = frozenset({"history_id", "history_unsuccessful"})  # a job that has not succeeded is found by both
 STATUS = {"ready_id", "lease_last", "scheduled_pkey", "history_id"}
 STATEMENTS = {
     "claim": Statement(Scene.claim, {"ready_pkey", "lease_last"}),
@@ -444,15 +446,17 @@ STATEMENTS = {
     "cancel of a running job": Statement(_cancel(3, "running"), STATUS | {"lease_pkey"}, Scene.claim),
     "cancel of a scheduled job": Statement(_cancel(-1, "scheduled"), STATUS | {"key_pkey"}, _scheduled_one),
     "cancel of a final job": Statement(_cancel(0, "final"), STATUS, _ended_one),
-    "retry of a failed job": Statement(_retry(0, "failed"), {"scheduled_pkey", "history_id"}, _ended_one),
+    "retry of a failed job": Statement(_retry(0, "failed"), {"scheduled_pkey"}, _ended_one, may_use=EITHER),
     "retry of a scheduled job": Statement(_retry(-1, "scheduled"), {"scheduled_pkey"}, _scheduled_one),
-    "retry of a running job": Statement(_retry(0, "running"), STATUS, Scene.claim),
+    "retry of a running job": Statement(_retry(0, "running"), STATUS, Scene.claim, may_use=EITHER),
     "what a node holds": Statement(_hold, {"lease_pkey"}, Scene.claim, may_scan=frozenset({"lease"})),
     "the registry of nodes": Statement(_live, set()),
     "orders to nodes": Statement(_order, set()),
     "steps of a running job": Statement(_step, {"lease_pkey"}, Scene.claim, may_scan=frozenset({"lease"})),
     "an answer to a job that waits": Statement(_answer, {"ready_id", "scheduled_pkey"}, _wait),
-    "prune": Statement(_prune, {"ready_id", "scheduled_pkey", "lease_pkey", "history_id", "dependency_pkey"}, _report),
+    "prune": Statement(
+        _prune, {"ready_id", "scheduled_pkey", "lease_pkey", "history_id", "dependency_pkey"}, _report, may_use=EITHER
+    ),
 }
 OF_A_CLAIMER = {"claim", "claim among many", "claim of nothing", "cycle"}
 STATES = ("new", "empty", "full but planned while empty", "full")
@@ -535,7 +539,7 @@ def test_a_statement_finds_its_rows_by_the_index_meant_for_it(
     assert not scans
     if not statement.may_scan:
         assert statement.indexes <= seen.indexes
-    assert seen.indexes <= statement.indexes | SMALL_INDEXES
+    assert seen.indexes <= statement.indexes | statement.may_use | SMALL_INDEXES
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
