@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,6 +66,8 @@ def options(
     run_at: datetime | None, max_retries: int | None, asked: Asked | None = None,
 ) -> Options:  # fmt: skip
     """The options of a call, checked; queue and priority default to the task's. Raises TaskError."""
+    if queue is priority is delay is run_at is max_retries is asked is None and isinstance(task, str):  # as most have it
+        return _plain(task)
     if isinstance(task, str):
         name = task
     else:
@@ -78,6 +81,11 @@ def options(
     except ValueError as error:
         raise TaskError(f"delay {error}") from error
     return Options(name, queue, priority, run_at, max_retries, wait, asked)
+
+
+@lru_cache(maxsize=1000)
+def _plain(task: str) -> Options:
+    return Options(task, None, None, None, None, None)
 
 
 def payload_text(task: str | Task[..., Any], payload: Mapping[str, Any]) -> str:
