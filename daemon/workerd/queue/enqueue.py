@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from workerd.job import AnyConnection
     from workerd.tasks import Task
 
+_NOTHING = (None,) * 6
 COPY_FROM = 1000  # jobs from which on a COPY, which takes four round trips, is faster than a statement
 
 # What `workerd.enqueue` does, for the most frequent case: in a transaction of its own a function of several statements costs a third more.
@@ -66,7 +67,7 @@ def options(
     run_at: datetime | None, max_retries: int | None, asked: Asked | None = None,
 ) -> Options:  # fmt: skip
     """The options of a call, checked; queue and priority default to the task's. Raises TaskError."""
-    if queue is priority is delay is run_at is max_retries is asked is None and isinstance(task, str):  # as most have it
+    if isinstance(task, str) and (queue, priority, delay, run_at, max_retries, asked) == _NOTHING:  # as most have it
         return _plain(task)
     if isinstance(task, str):
         name = task
