@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from workerd.job import AnyConnection
     from workerd.tasks import Task
 
-_NOTHING = (None,) * 6
 COPY_FROM = 1000  # jobs from which on a COPY, which takes four round trips, is faster than a statement
+_NOTHING = (None,) * 6  # what most calls ask for besides their task
 
 # What `workerd.enqueue` does, for the most frequent case: in a transaction of its own a function of several statements costs a third more.
 _NOW = """
@@ -67,7 +67,7 @@ def options(
     run_at: datetime | None, max_retries: int | None, asked: Asked | None = None,
 ) -> Options:  # fmt: skip
     """The options of a call, checked; queue and priority default to the task's. Raises TaskError."""
-    if isinstance(task, str) and (queue, priority, delay, run_at, max_retries, asked) == _NOTHING:  # as most have it
+    if isinstance(task, str) and (queue, priority, delay, run_at, max_retries, asked) == _NOTHING:
         return _plain(task)
     if isinstance(task, str):
         name = task
@@ -86,6 +86,7 @@ def options(
 
 @lru_cache(maxsize=1000)
 def _plain(task: str) -> Options:
+    """The options of a call that asks for nothing: made once for each task, since an enqueue takes hardly longer than to make them."""
     return Options(task, None, None, None, None, None)
 
 
