@@ -50,6 +50,21 @@ async def test_sessions_that_are_cut_before_a_daemon_is_ready_are_opened_again(
     assert await books.close(daemon) == []
 
 
+async def test_a_lock_that_another_session_holds_is_waited_for(daemon: DaemonProcess, db: DB, books: Books) -> None:
+    """That of a daemon whose commit of the same tasks takes long, say."""
+    async with db.transaction():
+        await db.execute("LOCK workerd.task IN EXCLUSIVE MODE")
+        daemon.launch()
+
+        async def said() -> bool:
+            log = daemon.settings.log_path
+            return log.exists() and "lock timeout; again in" in log.read_text()
+
+        await until(said, "the log says that it tries again")
+    await asyncio.to_thread(daemon.hear, "READY=1")
+    assert await books.close(daemon) == []
+
+
 async def test_a_database_that_is_not_there_ends_the_start_at_once_with_one_line(settings: Settings) -> None:
     nowhere = f"postgresql://app:secret@127.0.0.1:{free_ports(1)}/shop"
     began = time.monotonic()

@@ -7,6 +7,8 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+
 from workerd.errors import DatabaseError, SchemaError
 from workerd.maintenance.pruner import ttls
 from workerd.queue import client, limits, migrate, node, notices, prune, schedules
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 IDLE_LIMIT = 20.0  # seconds after which a connection that a burst of jobs has opened is closed
 START_LIMIT = 30.0  # seconds for which trouble with a database that has answered is waited out at the start
+# A lock that another session holds too: daemons that start at once make the same tasks known, and a commit may take long.
+TROUBLE = (DatabaseError, *CONNECTION_ERRORS, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +50,7 @@ class Opening:
         while True:
             try:
                 return await self._try()
-            except (DatabaseError, *CONNECTION_ERRORS) as error:
+            except TROUBLE as error:
                 text = str(error) or type(error).__name__
                 if not (self._met or is_there(error)) or isinstance(error, SchemaError) or monotonic() > end:
                     raise error if isinstance(error, DatabaseError) else DatabaseError(text) from error
