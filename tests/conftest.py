@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from tests.manager_process import ManagerProcess, through
 from tests.support import ROOT, Ctl, DaemonProcess, InProcess
 from workerd import Queue, embedded
 from workerd.embedded import binaries
@@ -177,3 +178,19 @@ def ctl(dsn: str, tmp_path: Path) -> Iterator[Ctl]:
     )
     yield command
     command("stop", "--now")
+
+
+@pytest.fixture
+async def manager(dsn: str, tmp_path: Path) -> AsyncIterator[ManagerProcess]:
+    """A manager of the test's database, as a process; it answers."""
+    home = tmp_path / "manager"
+    home.mkdir()
+    with ManagerProcess(dsn, home) as process:
+        await process.start()
+        yield process
+
+
+@pytest.fixture
+async def remote(manager: ManagerProcess, settings: Settings, db: asyncpg.Connection[asyncpg.Record]) -> Settings:
+    """Settings of a daemon that has no database and works through the manager."""
+    return await through(manager, settings, db)

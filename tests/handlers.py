@@ -378,3 +378,17 @@ async def ending_the_lease_thread(*, job: Job) -> int:
         )
         await asyncio.sleep(60)
     return job.attempt
+
+
+@task
+async def reporting_gated(number: int, *, job: Job) -> None:
+    await job.progress(0.5, "half")
+    job.log("half of it")
+    job.log("nearly", "warning")
+    await gated.fn(number)
+
+
+@task(needs_database=True)
+async def needs_the_database(*, job: Job) -> int:
+    async with job.connection() as connection:
+        return int(await connection.fetchval("SELECT 1"))

@@ -25,8 +25,8 @@ from workerd.daemon.daemon import Daemon
 from workerd.daemon.handover.launch import Launch
 from workerd.daemon.parent import become_subreaper
 from workerd.daemon.pidfile import PidFile, owner
+from workerd.daemon.transport.choose import choose
 from workerd.embedded import binaries
-from workerd.locate import Location
 from workerd.tasks import load_modules
 
 if TYPE_CHECKING:
@@ -73,12 +73,11 @@ class InProcess:
     """A daemon on the loop of the test."""
 
     def __init__(self, settings: Settings) -> None:
-        assert settings.database_url is not None
-        where = Location(settings.database_url, settings.database_url, pooled=False, embedded=False)
         settings.runtime_dir.mkdir(parents=True, exist_ok=True)
         self.settings = settings
         launch = Launch([], lambda: Configuration(settings, {}), {})
-        self.daemon = Daemon(settings, where, load_modules(settings.tasks), PidFile(settings.pid_file), launch)
+        tasks = load_modules(settings.tasks)
+        self.daemon = Daemon(settings, choose(settings, tasks), tasks, PidFile(settings.pid_file), launch)
 
     async def __aenter__(self) -> InProcess:
         self._running = asyncio.create_task(self.daemon.run())

@@ -85,7 +85,7 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
     from workerd.daemon import crash_dump, logs, parent
     from workerd.daemon.daemon import Daemon
     from workerd.daemon.pidfile import PidFile
-    from workerd.locate import locate
+    from workerd.daemon.transport.choose import choose
     from workerd.tasks import load_modules
 
     settings = configuration.settings
@@ -101,14 +101,14 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
             value = getattr(settings, name)
             if value is not None:
                 os.environ[name.upper()] = str(value)
-        where = locate(settings)
         tasks = load_modules(settings.tasks, settings.app_dir)
+        transport = choose(settings, tasks)
         # What was imported stays: the collector need not look at it again, nor so often where jobs come in hundreds.
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_main(Daemon, settings, where, tasks, pid_file, launch, inheritance))
-        if where.embedded and parent.is_systemd():  # which would kill it in our wake
+            runner.run(_main(Daemon, settings, transport, tasks, pid_file, launch, inheritance))
+        if settings.uses_embedded and parent.is_systemd():  # which would kill it in our wake
             embedded.stop_if_unused(settings.state_dir)
     except (WorkerdError, SystemExit):
         raise

@@ -29,8 +29,6 @@ NOT_FROM_ENVIRONMENT = frozenset({"NAME", "QUEUE_NAME"})
 # Part of the contract, without effect in this version: setting one is answered with a warning, never with silence.
 WITHOUT_EFFECT = frozenset(
     {
-        "manager_url",
-        "api_token",
         "sentry_dsn",
     }
 )

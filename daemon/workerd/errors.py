@@ -31,6 +31,18 @@ class NodeDead(DatabaseError):
     """This node was declared dead: it may claim nothing until it has registered anew."""
 
 
+class LaneLocked(DatabaseError):
+    """A lane stays locked by another session: nothing can be claimed of it meanwhile."""
+
+
+class ManagerError(DatabaseError):
+    """The manager, by which this node reaches the database, cannot be reached or does not do what it is asked."""
+
+
+class TokenRefused(ManagerError):
+    """The manager does not take the token, or lets it do less than a node needs."""
+
+
 class BackupError(DatabaseError):
     """A backup cannot be made, read or restored."""
 

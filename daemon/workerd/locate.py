@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from workerd.errors import ConfigError
+
 if TYPE_CHECKING:
     from workerd.config import Settings
 
@@ -22,8 +24,13 @@ class Location:
 def locate(settings: Settings) -> Location:
     """The addresses of the database; starts the embedded one when it is to be used and does not run. Blocks.
 
-    Raises EmbeddedError when that cannot be started.
+    Raises EmbeddedError when that cannot be started, ConfigError on a host that works through a manager alone.
     """
+    if settings.manager_url is not None and settings.database_url is None:
+        raise ConfigError(
+            f"this host works through the manager at {settings.manager_url} (MANAGER_URL) and has no database: "
+            "run this where DATABASE_URL is set"
+        )
     if settings.database_url is not None:
         url = plain(settings.database_url)
         direct = plain(settings.database_direct_url) if settings.database_direct_url else url

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from workerd.units import parse_duration, parse_size
 
@@ -39,6 +40,13 @@ def _poll(value: object) -> object:
     if isinstance(seconds, (int, float)) and seconds > 1000:
         raise ValueError(f"{seconds:g} s is too long, did you mean milliseconds? Write {seconds / 1000:g}")
     return seconds
+
+
+def _addresses(value: str | None) -> str | None:
+    for address in (value or "").split(","):
+        if value and not re.match(r"https?://[^/\s]+", address.strip()):
+            raise ValueError("has to be an address such as https://manager.example:8000")
+    return value
 
 
 def _upper(value: object) -> object:
@@ -162,8 +170,12 @@ class Settings(BaseModel):
     enable_metrics: bool = setting(False, "serve Prometheus metrics")
     metrics_port: int = setting(9090, "port of the metrics; 0 picks one", ge=0, le=65535)
     metrics_host: str = setting("127.0.0.1", "address on which the metrics are served")
-    manager_url: str | None = setting(None, "manager to work through, for a node without database access", "SERVER_URL")
-    api_token: str | None = setting(None, "token for the manager", secret=True)
+    manager_url: Annotated[Optional, AfterValidator(_addresses)] = setting(
+        None,
+        "manager to work through, for a node without database access; several, comma separated: whichever answers",
+        "SERVER_URL",
+    )
+    api_token: Optional = setting(None, "token for the manager", secret=True)
     sentry_dsn: str | None = setting(None, "where errors are reported", secret=True)
     openai_api_key: str | None = setting(None, "invoice assistant: key of the chat endpoint", secret=True)
     openai_api_base: str | None = setting(None, "invoice assistant: address of an OpenAI-compatible chat endpoint")
@@ -176,6 +188,11 @@ class Settings(BaseModel):
     state_dir: Path = setting(_state_dir, "where the embedded database and other state live")
     runtime_dir: Path = setting(_runtime_dir, "where the PID file and the control socket live")
     log_dir: Path = setting(_log_dir, "where the log files live")
+
+    @property
+    def uses_embedded(self) -> bool:
+        """Whether the database is the embedded one."""
+        return self.database_url is None and self.manager_url is None
 
     @property
     def pid_file(self) -> Path:

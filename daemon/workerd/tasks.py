@@ -58,6 +58,7 @@ class Task(Generic[P, R]):
         schedules: Mapping[str, Schedule] | None = None,
         on_failure: str | None = None,
         sensitive: bool = False,
+        needs_database: bool = False,
     ) -> None:
         self.fn = fn
         self.name = name
@@ -72,6 +73,7 @@ class Task(Generic[P, R]):
         self.schedules = schedules or {}  # by their names
         self.on_failure = on_failure  # the name of the task that is told of its failures
         self.sensitive = sensitive  # what its jobs carry is not shown to those who may only read
+        self.needs_database = needs_database  # is not run by nodes that work through a manager
         self.limit_key = limit_key  # the argument by whose values its jobs take turns, each with the limit
         self.is_async = inspect.iscoroutinefunction(fn)
         self.resources = used(inspect.signature(fn))  # by their parameters
@@ -157,14 +159,14 @@ def task(
     timeout: Duration | None = None, result_ttl: Duration | None = None, cpu: bool = False, memory: str | int | None = None,
     limit: str | float | None = None, concurrency: int | None = None, limit_key: str | None = None,
     schedule: Schedule | Sequence[Schedule] | None = None, on_failure: Task[..., Any] | str | None = None,
-    sensitive: bool = False,
+    sensitive: bool = False, needs_database: bool = False,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...  # fmt: skip
 def task(
     fn: Callable[..., Any] | None = None, /, *, name: str | None = None, queue: str = "default", priority: int = 0,
     retry: Retry | int | None = None, timeout: Duration | None = None, result_ttl: Duration | None = None, cpu: bool = False,
     memory: str | int | None = None, limit: str | float | None = None, concurrency: int | None = None, limit_key: str | None = None,
     schedule: Schedule | Sequence[Schedule] | None = None, on_failure: Task[..., Any] | str | None = None,
-    sensitive: bool = False,
+    sensitive: bool = False, needs_database: bool = False,
 ) -> Any:  # fmt: skip
     """Register a function as a task. Its name is the function's unless given. Raises TaskError for a wrong declaration.
 
@@ -172,7 +174,8 @@ def task(
     `limit` (`10/s`, `100/m`) is how many of its jobs start, `concurrency` how many run at a time, in the whole fleet. With `limit_key`, the
     name of an argument, each value of that has these limits to itself, and jobs of different values take turns.
     `on_failure` is the task of which a job is enqueued when one of this task has failed for good. `sensitive`: who
-    may only read does not see its arguments and results in the manager.
+    may only read does not see its arguments and results in the manager. `needs_database`: its jobs use `job.connection()` or
+    `job.finish_in()`, so nodes that reach the database through a manager alone do not run them.
     """
 
     def register(fn: Callable[..., Any]) -> Task[..., Any]:
@@ -181,7 +184,7 @@ def task(
             fn, title, queue, priority, Retry(retry) if isinstance(retry, int) else retry or Retry(),
             _duration(title, "timeout", timeout), _duration(title, "result_ttl", result_ttl), cpu, _memory(title, cpu, memory),
             _limit(title, limit, concurrency), limit_key, named(title, schedule),
-            on_failure.name if isinstance(on_failure, Task) else on_failure, sensitive,
+            on_failure.name if isinstance(on_failure, Task) else on_failure, sensitive, needs_database,
         )  # fmt: skip
         if limit_key is not None and limit_key not in declared.arguments.signature.parameters:
             raise TaskError(f"task {title}: limit_key is {limit_key}, which is no argument of it")

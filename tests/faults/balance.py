@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ENDED = "SELECT NOT EXISTS (SELECT FROM workerd.ready) AND NOT EXISTS (SELECT FROM workerd.scheduled)"
 STOP_LIMIT = 30.0  # seconds
+GONE_LIMIT = 10.0  # seconds until the server has ended the sessions of a process: it looks when their statements end
 _LEFT = {
     "leases": "SELECT count(*) FROM workerd.lease",
     "nodes that count as living": "SELECT count(*) FROM workerd.node WHERE dead_at IS NULL",
@@ -69,9 +70,7 @@ class Books:
         async def nothing() -> bool:
             return not any([await self._db.fetchval(query) for query in _LEFT.values()])
 
-        with contextlib.suppress(
-            AssertionError
-        ):  # the server needs a moment to end the sessions of a process that has gone
-            await until(nothing, "nothing is left", 2.0)
+        with contextlib.suppress(AssertionError):
+            await until(nothing, "nothing is left", GONE_LIMIT)
         counts = {what: await self._db.fetchval(query) for what, query in _LEFT.items()}
         return [f"{count} {what} left" for what, count in counts.items() if count]

@@ -11,6 +11,7 @@ import pytest
 from tests import handlers
 from tests.support import InProcess, until, until_state
 from workerd import TaskError, task
+from workerd.declaration import declare
 from workerd.limit import Limit
 from workerd.queue import limits
 from workerd.units import parse_rate
@@ -136,8 +137,8 @@ async def test_what_the_code_declares_is_declared_once(db: DB) -> None:
     async def handler(tenant: str) -> None: ...
 
     await db.execute("INSERT INTO workerd.task VALUES ('declared_limit', 'default', 0, 3)")
-    await limits.declare(db, [handler])
-    await limits.declare(db, [handler])
+    await limits.declare(db, [declare(handler, 3)])
+    await limits.declare(db, [declare(handler, 3)])
     (found,) = await limits.find(db)
     assert (found["scope"], found["rate"], found["limit_key"], found["origin"]) == ("key", 1.0, "tenant", "declared")
     await limits.put(db, "key", "declared_limit", Limit(concurrency=2))

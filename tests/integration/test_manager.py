@@ -75,9 +75,12 @@ async def enqueue(client: httpx.AsyncClient, **job: Any) -> int:
 
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:
-    """Each method and path, with something in the place of names."""
+    """Each method and path, with something in the place of names and ids."""
     found = [
-        (method.upper(), re.sub(r"\{job_id\}", "1", path).replace("{name}", "default").replace("{node}", "nobody"))
+        (
+            method.upper(),
+            re.sub(r"\{(job|node|order)_id\}", "1", path).replace("{name}", "default").replace("{node}", "nobody"),
+        )
         for path, methods in app.openapi()["paths"].items()
         for method in methods
     ]
@@ -114,21 +117,46 @@ async def test_every_route_but_those_of_probes_wants_a_token(
     assert walked > 60
 
 
-@pytest.mark.parametrize("scope", ["read", "work"])
-async def test_a_token_without_the_scope_changes_nothing_by_any_route(
-    scope: str, app: FastAPI, client_of: Callable[[str], httpx.AsyncClient], queue: Queue, db: DB
+REMOTE = re.compile(r"/api/v1/(notices$|nodes$|nodes/1(/|$))")  # what nodes call that have no database
+SHARED = re.compile(r"/api/v1/jobs(/1/signal)?$")  # both operators and handlers enqueue and answer
+
+
+async def test_a_token_that_may_read_changes_nothing_by_any_route(
+    app: FastAPI, client_of: Callable[[str], httpx.AsyncClient], queue: Queue, db: DB
 ) -> None:
     job = await queue.enqueue("echo", PAYLOAD)
     assert job == 1
-    client = client_of(scope)
+    client = client_of("read")
     for method, path in routes(app):
         answer = await client.request(method, path, json={"workers": 3} if "scale" in path else None)
-        if method != "GET" and (scope, path) != ("work", "/api/v1/jobs"):
-            assert is_problem(answer, 403, f"the token the {scope} one lacks the scope operate")
-        elif scope == "read" and path != "/api/v1/audit":
+        if method != "GET" or (REMOTE.match(path) and path != "/api/v1/nodes") or path == "/api/v1/audit":
+            assert is_problem(answer, 403, "the token the read one lacks the scope"), path
+        else:
             assert answer.status_code in (200, 404)
     assert await state_of(db, job) == "queued"
     assert await db.fetchval("SELECT count(*) FROM workerd.audit") == 0
+    assert await db.fetchval("SELECT count(*) FROM workerd.node") == 0
+
+
+async def test_a_token_of_a_node_touches_nothing_but_its_own(
+    app: FastAPI, client_of: Callable[[str], httpx.AsyncClient], queue: Queue, db: DB
+) -> None:
+    job = await queue.enqueue("echo", PAYLOAD)
+    assert job == 1
+    client = client_of("work")
+    for method, path in routes(app):
+        answer = await client.request(method, path, params={"patience": 0} if "notices" in path else None)
+        if REMOTE.match(path) and not (method == "GET" and path == "/api/v1/nodes"):
+            assert is_problem(answer, 410) or answer.status_code == 422 or path.endswith("notices"), path
+        elif (method, path) == ("GET", "/api/v1/jobs/1"):
+            assert answer.status_code == 200
+        elif method == "POST" and SHARED.match(path):
+            assert answer.status_code == 422
+        elif path not in OPEN:
+            assert is_problem(answer, 403, "the token the work one lacks the scope"), path
+    assert await state_of(db, job) == "queued"
+    assert await db.fetchval("SELECT count(*) FROM workerd.audit") == 0
+    assert await db.fetchval("SELECT count(*) FROM workerd.node") == 0
 
 
 async def test_wrong_revoked_and_missing_tokens_take_the_same_time(
@@ -172,11 +200,11 @@ async def test_tokens_are_made_listed_and_revoked_by_command(ctl: Ctl, db: DB) -
     assert "there is no token grafana" in (ctl("tokens", "revoke", "grafana")).stderr
 
 
-async def test_it_does_not_listen_for_others_while_there_is_no_token(queue: Queue, db: DB) -> None:
+async def test_it_does_not_listen_for_others_while_there_is_no_token(queue: Queue, settings: Settings) -> None:
     from workerctl.manager.serve import serve
 
     with pytest.raises(ConfigError, match=r"--host is 0\.0\.0\.0, which others can reach, and there is no token yet"):
-        await serve(queue, "0.0.0.0", 0)  # noqa: S104
+        await serve(queue, queue.dsn, settings, "0.0.0.0", 0)  # noqa: S104
 
 
 # jobs

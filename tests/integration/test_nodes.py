@@ -103,7 +103,7 @@ async def test_an_order_outlives_the_connections_of_its_node_and_is_carried_out_
             connection.terminate()
         await done(connection, *outcome)
 
-    monkeypatch.setattr("workerd.daemon.orders.orders.done", cut_first)
+    monkeypatch.setattr("workerd.queue.orders.done", cut_first)
     node_id = await db.fetchval("SELECT id FROM workerd.node")
     order = await orders.give(db, node_id, "scale", {"workers": 6})
     assert order is not None

@@ -384,7 +384,7 @@ async def _order(scene: Scene) -> None:
     order = await orders.give(scene.db, OURS, "scale", {"workers": 2})
     assert order is not None
     assert [each.id for each in await orders.waiting(scene.db, OURS)] == [order]
-    await orders.done(scene.db, order, {"workers": 2}, None)
+    await orders.done(scene.db, OURS, order, {"workers": 2}, None)
 
 
 async def _report(scene: Scene) -> None:

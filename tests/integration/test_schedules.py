@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import InProcess, until
 from workerd import JobError, schedule, task
+from workerd.declaration import Declaration, declare
 from workerd.queue import schedules
 
 if TYPE_CHECKING:
@@ -103,21 +104,21 @@ async def test_two_leaders_at_once_make_no_second_job(db: DB, dsn: str, queue: Q
 
 
 async def test_what_code_declares_is_made_known_and_what_an_operator_changes_holds(db: DB) -> None:
-    def declared(*given: object, name: str = "reporting") -> list[object]:
+    def declared(*given: object, name: str = "reporting") -> list[Declaration]:
         @task(name=name, schedule=[schedule(cron, name=f"s{n}") for n, cron in enumerate(map(str, given))])
         async def handler() -> None: ...
 
-        return [handler]
+        return [declare(handler, 3)]
 
     async def rules() -> dict[str, str]:
         return {row["name"]: row["rule"] for row in await schedules.find(db)}
 
-    await schedules.declare(db, declared("0 6 * * *", "0 7 * * *"))  # type: ignore[arg-type]
+    await schedules.declare(db, declared("0 6 * * *", "0 7 * * *"))
     assert await rules() == {"s0": "0 6 * * *", "s1": "0 7 * * *"}
     await schedules.put(db, "s0", "reporting", schedule("0 9 * * *"))
-    await schedules.declare(db, declared("0 6 * * *", "0 7 * * *"))  # type: ignore[arg-type]
+    await schedules.declare(db, declared("0 6 * * *", "0 7 * * *"))
     assert (await rules())["s0"] == "0 9 * * *"
-    await schedules.declare(db, declared("0 8 * * *"))  # type: ignore[arg-type]
+    await schedules.declare(db, declared("0 8 * * *"))
     assert await rules() == {"s0": "0 8 * * *"}
     with pytest.raises(JobError, match="the code declares the schedule s0"):
         await schedules.remove(db, "s0")

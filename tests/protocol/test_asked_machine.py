@@ -12,9 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.protocol.asked_model import CONCURRENCY, OPEN, Job, Model
 from tests.protocol.test_state_machine import DAY, end
-from workerd.daemon.prelude import free_key
 from workerd.limit import Limit
-from workerd.queue import admit, limits
+from workerd.queue import admit, key, limits
 from workerd.queue.claim import BEGINNING, Claimed, Wanted, claim
 from workerd.queue.finish import finish
 from workerd.queue.lane import lanes
@@ -133,7 +132,7 @@ class Machine(RuleBasedStateMachine):
             assert job.pin in (None, name)
             if (claimed.options or {}).get("key_until") == "started":
                 assert claimed.key is not None
-                await free_key(self.db, claimed.key, claimed.id)
+                await key.free(self.db, claimed.key, claimed.id)
             self.model.start(job)
             self.held[job.id] = claimed
         return len(taken)

@@ -110,8 +110,7 @@ def test_no_setting_looks_like_a_misspelling_of_another(directory: Path) -> None
 
 def test_a_setting_without_effect_is_warned_about_wherever_it_is_set() -> None:
     assert "sentry_dsn" in config.WITHOUT_EFFECT
-    loaded = config.load({"manager_url": "https://m"}, environ={"SENTRY_DSN": "https://s", "WORKERS": "3"})
+    loaded = config.load({}, environ={"SENTRY_DSN": "https://s", "WORKERS": "3"})
     assert loaded.warnings == [
-        "MANAGER_URL has no effect in this version (--manager-url)",
         "SENTRY_DSN has no effect in this version (SENTRY_DSN in the environment)",
     ]

@@ -1,4 +1,4 @@
-"""The claimer: claims, finishes and listens for this node, on the one connection of its link."""
+"""The claimer: claims, finishes and listens for this node, in the one session of its link."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import asyncio
 import logging
 import math
 from time import monotonic
-from typing import TYPE_CHECKING, Any
-
-import asyncpg
+from typing import TYPE_CHECKING
 
 from workerd.daemon.appetite import Appetite
-from workerd.daemon.finisher import write
 from workerd.daemon.prefetch import room
 from workerd.daemon.settler import Settler
-from workerd.errors import NodeDead
-from workerd.queue import tally
+from workerd.errors import LaneLocked, NodeDead
 from workerd.queue.claim import MAX_BATCH, Wanted
-from workerd.queue.cycle import cycle
-from workerd.queue.lane import lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +24,8 @@ if TYPE_CHECKING:
     from workerd.daemon.holdings import Holdings
     from workerd.daemon.link import Link
     from workerd.daemon.orders import Orders
+    from workerd.daemon.transport.base import Session
     from workerd.daemon.workers import Workers
-    from workerd.queue.database import Connection
     from workerd.queue.finish import Finished
 
 IDLE_TOO_LONG = 1.0  # seconds that a claimed job may wait here for a worker before it goes back
@@ -65,8 +59,8 @@ class Claimer:
         self._tally_at = 0.0
         self._last_chance = max(1, settings.max_crashes - 1)
 
-    async def run(self, first: Connection) -> None:
-        """Run until closed and everything that ended is written; survives the loss of its connection."""
+    async def run(self, first: Session) -> None:
+        """Run until closed and everything that ended is written; survives the loss of its session."""
         await self.link.keep(first, self._serve, lambda: self._finished)
 
     @property
@@ -91,41 +85,40 @@ class Claimer:
         self._closing = True
         self._wake.set()
 
-    async def _serve(self, connection: Connection) -> None:
-        await connection.add_listener("workerd", self._notified)
-        connection.add_termination_listener(lambda _: self._wake.set())
+    async def _serve(self, session: Session) -> None:
+        await session.listen(self._notified, self._wake.set)
         self._appetite.begin_anew()
         self._settle_at = 0.0
         while not self._finished:
             self._wake.clear()
             self.link.asked_at = monotonic()
-            more = await self._turn(connection)
+            more = await self._turn(session)
             if self.link.answered():
-                await self.link.welcome(connection)
+                await self.link.welcome(session)
             if not more:
-                await self._rest(connection)
+                await self._rest(session)
         self.link.rests_until = math.inf
         await asyncio.sleep(0)  # the last ends are counted
-        await self._write_tallies(connection)
+        await self._write_tallies(session)
 
-    async def _turn(self, connection: Connection) -> bool:
+    async def _turn(self, session: Session) -> bool:
         """One turn; whether there is more to do at once."""
         now = monotonic()
         if now >= self._settle_at:
-            await self._settle(connection)
+            await self._settle(session)
         if now >= self._tally_at:
-            await self._write_tallies(connection)
+            await self._write_tallies(session)
         if len(self._backlog):
-            await self._give_back_waiting(connection)
+            await self._give_back_waiting(session)
         if self._free:
             self._appetite.worker_is_free()
         batch = self._room if self._accepting and self._appetite and now >= self._appetite.claim_at else 0
         if len(self._finisher) and (batch or self._flush_due):
-            await self._write(connection, good=False)
+            await self._write(session, good=False)
         if batch:
-            return await self._cycle(connection, batch) or self._flush_due
+            return await self._cycle(session, batch) or self._flush_due
         if self._flush_due:
-            await self._write(connection, good=True)
+            await self._write(session, good=True)
         return self._flush_due
 
     @property
@@ -146,19 +139,19 @@ class Claimer:
             self._settings.claim_batch or MAX_BATCH,
         )
 
-    async def _write(self, connection: Connection, *, good: bool) -> None:
+    async def _write(self, session: Session, *, good: bool) -> None:
         """Write what ended and claim nothing."""
         batch = self._finisher.take(good=good)
         if not batch:
             return
         try:
-            held = await write(connection, self._holdings.node, batch)
+            held = await session.write(self._holdings.node, batch)
         except BaseException:
             self._finisher.restore(batch)
             raise
         self._ended(batch, held)
 
-    async def _cycle(self, connection: Connection, batch: int) -> bool:
+    async def _cycle(self, session: Session, batch: int) -> bool:
         """Write successes and claim in one round trip; whether another claim makes sense at once."""
         node, n = self._holdings.new_lease()
         free = self._free
@@ -169,13 +162,13 @@ class Claimer:
         ended = self._finisher.take(good=True)
         began = monotonic()
         try:
-            held, answer = await cycle(connection, node, ended, wanted)
+            held, answer = await session.cycle(node, ended, wanted)
         except BaseException as error:
             self._finisher.restore(ended)
-            if not isinstance(error, (NodeDead, asyncpg.LockNotAvailableError)):
+            if not isinstance(error, (NodeDead, LaneLocked)):
                 self._appetite.rouse()
                 raise
-            await self._refused(connection, error)
+            await self._refused(session, error)
             return False
         if ended:  # counted while the next cycle is under way
             asyncio.get_running_loop().call_soon(self._ended, ended, held)
@@ -188,7 +181,7 @@ class Claimer:
         self._appetite.learn(answer, took, free=free, told=told)
         return bool(self._appetite)
 
-    async def _refused(self, connection: Connection, error: NodeDead | asyncpg.LockNotAvailableError) -> None:
+    async def _refused(self, session: Session, error: NodeDead | LaneLocked) -> None:
         """A cycle wrote nothing, for the node was declared dead or the lane stays locked."""
         if isinstance(error, NodeDead):
             self._appetite.dead()
@@ -196,7 +189,7 @@ class Claimer:
         else:
             log.warning("a lane is locked by another session: what ends is written, nothing is claimed meanwhile")
             self._appetite.locked()
-            await self._write(connection, good=True)
+            await self._write(session, good=True)
 
     def _ended(self, batch: list[Finished], held: list[bool]) -> None:
         self._finisher.settle(batch, held)
@@ -211,30 +204,31 @@ class Claimer:
         """Whether a worker waits for whom no job is claimed yet: jobs with a crash are not claimed ahead."""
         return self._workers.idle > len(self._backlog)
 
-    async def _settle(self, connection: Connection) -> None:
+    async def _settle(self, session: Session) -> None:
         """Look which lanes there are, settle what is held, and carry out orders to this node."""
         self._settle_at = monotonic() + self._settings.heartbeat_interval
-        self._appetite.set_lanes(await lanes(connection, self._settings.queues, self._settings.node))
-        await self._settler.settle(connection)
-        await self._orders.carry_out(connection, self._holdings.node)
+        node = self._holdings.node
+        self._appetite.set_lanes(await session.lanes(node, self._settings.queues, self._settings.node))
+        await self._settler.settle(session)
+        await self._orders.carry_out(session, self._holdings.node)
 
-    async def _give_back_waiting(self, connection: Connection) -> None:
-        late = await self._settler.give_back_older(connection, IDLE_TOO_LONG if self._accepting else 0.0)
+    async def _give_back_waiting(self, session: Session) -> None:
+        late = await self._settler.give_back_older(session, IDLE_TOO_LONG if self._accepting else 0.0)
         if late and self._accepting:
             self._workers.mean_run = max(self._workers.mean_run or 0.0, IDLE_TOO_LONG)
 
-    async def _write_tallies(self, connection: Connection) -> None:
+    async def _write_tallies(self, session: Session) -> None:
         self._tally_at = monotonic() + TALLY_INTERVAL
         tallies = self._finisher.take_tallies()
         if tallies:
             try:
-                await tally.add(connection, self._holdings.node, tallies)
+                await session.tally(self._holdings.node, tallies)
             except BaseException:
                 self._finisher.restore_tallies(tallies)
                 raise
             self._finisher.add_up(tallies)
 
-    async def _rest(self, connection: Connection) -> None:
+    async def _rest(self, session: Session) -> None:
         """Sleep until something happens, or until it is time to look again: nothing depends on notifications."""
         now = monotonic()
         look_at = math.inf  # without room nothing is claimed: an end or a scaling wakes us
@@ -255,11 +249,14 @@ class Claimer:
         alarm.cancel()
         if monotonic() >= look_at:
             self._appetite.looked(self._settings.poll_interval)
-        if connection.is_closed():
+        if session.is_closed:
             raise ConnectionError("the connection was closed")
 
-    def _notified(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        match str(payload).split():
+    def _notified(self, text: str) -> None:
+        match text.split():
+            case ["look"]:  # what was said meanwhile was not heard
+                self._appetite.rouse_to_sweep()
+                self._settle_at = 0.0
             case ["ready"]:
                 self._appetite.hear_of_jobs()
             case ["rewind", lane, pos]:

@@ -8,7 +8,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from workerd import __version__, embedded
+from workerd import __version__
 from workerd.daemon import logs, parent
 from workerd.daemon.backlog import Backlog
 from workerd.daemon.claimer import Claimer
@@ -29,7 +29,6 @@ from workerd.daemon.metrics.answers import Answers
 from workerd.daemon.metrics.listener import address, listen
 from workerd.daemon.metrics.server import MetricsServer
 from workerd.daemon.notify import Supervisor
-from workerd.daemon.opening import Opening
 from workerd.daemon.orders import Orders
 from workerd.daemon.prelude import Prelude
 from workerd.daemon.pulse import EXTENSION, PULSE, Pulse
@@ -40,7 +39,6 @@ from workerd.daemon.watchdog import Watchdog
 from workerd.daemon.workers import Workers
 from workerd.maintenance.census import Census
 from workerd.maintenance.leader import Leader
-from workerd.queue import client
 from workerd.queue.node import Figures, Registration
 
 if TYPE_CHECKING:
@@ -50,9 +48,7 @@ if TYPE_CHECKING:
     from workerd.daemon.handover.inheritance import Inheritance
     from workerd.daemon.handover.launch import Launch
     from workerd.daemon.pidfile import PidFile
-    from workerd.locate import Location
-    from workerd.queue.client import Queue
-    from workerd.queue.database import Connection
+    from workerd.daemon.transport.base import Session, Transport
     from workerd.tasks import Task
 
 ECHO = 0.2  # seconds within which the parent passes a signal on that its starter, or a terminal, sent to both of us
@@ -65,24 +61,24 @@ class Daemon:
     """One process that runs the jobs of one database. `run` returns when it has drained."""
 
     def __init__(
-        self, settings: Settings, where: Location, tasks: dict[str, Task[..., Any]], pid_file: PidFile, launch: Launch,
+        self, settings: Settings, transport: Transport, tasks: dict[str, Task[..., Any]], pid_file: PidFile, launch: Launch,
         inheritance: Inheritance | None = None,
     ) -> None:  # fmt: skip
         """`inheritance`: what a predecessor passed on, whose place this daemon takes when it is ready."""
         self._settings = settings
-        self._where = where
+        self._transport = transport
         self._tasks = tasks
+        self._runs = sorted(t.name for t in tasks.values() if transport.direct is not None or not t.needs_database)
         self._pid_file = pid_file
         self._inheritance = inheritance
         self.ready = asyncio.Event()  # set when it claims
-        self._queue: Queue | None = None
+        self._opened = False
         self._wake = asyncio.Event()
         self._departure = Departure(settings.drain_timeout, ECHO if parent.PARENT in os.environ else 0.0)
         self._holdings = Holdings(settings.node_id, max(1, settings.max_crashes - 1))
         self._figures = Figures(workers=settings.workers if inheritance is None else inheritance.workers(settings))
         self._supervisor = Supervisor(succeeds=inheritance is not None)
         self._name = f"worker {settings.node}"
-        self._opening = Opening(settings, where, tasks, self._name)
         self._backlog = Backlog(self._wake)
         self._finisher = Finisher(settings, self._figures, self._wake)
         self._listeners = Listeners()
@@ -94,8 +90,8 @@ class Daemon:
             self._backlog, self._executor, self._finisher, self._figures, self._wake, settings.concurrent_jobs
         )
         self._loop_watch = LoopWatch(settings.stall_limit)
-        self._status = Status(settings, where.url, self._holdings, self._workers, self._figures, self._loop_watch)
-        self._link = Link(where.direct, self._name, self._status.connection_is, self._on_lost)
+        self._status = Status(settings, transport.place, self._holdings, self._workers, self._figures, self._loop_watch)
+        self._link = Link(transport, self._status.connection_is, self._on_lost)
         self._predecessors = Predecessors(inheritance.predecessors if inheritance is not None else ())
         listener = listen(settings, inheritance)
         self._status.metrics = address(listener)
@@ -112,7 +108,7 @@ class Daemon:
         self._metrics = MetricsServer(listener, Answers(self._collect, verbs.health, self._status))
         self._control = ControlServer(settings.socket_path, verbs.of_socket)
         self._claimer = Claimer(
-            self._link, settings, sorted(tasks), self._holdings, self._backlog, self._workers, self._executor, self._finisher,
+            self._link, settings, self._runs, self._holdings, self._backlog, self._workers, self._executor, self._finisher,
             self._wake, self._beat_now, Orders(verbs.of_orders),
         )  # fmt: skip
         self._drain = Drain(
@@ -131,12 +127,12 @@ class Daemon:
         self._lease = self._lease_thread()
         self._lease.start()
         try:
-            connection = await self._begin_unless_asked()
-            if connection is None:
+            session = await self._begin_unless_asked()
+            if session is None:
                 log.info("told to stop before it was ready")
                 return
             async with asyncio.TaskGroup() as group:
-                await self._work(group, connection)
+                await self._work(group, session)
                 if self._executor.running or self._executor.written_off:  # they would keep the group waiting for ever
                     await self._leave()
                     logging.shutdown()
@@ -150,8 +146,8 @@ class Daemon:
         """Drain, for `timeout` seconds at most (DRAIN_TIMEOUT unless given)."""
         self._departure.ask(timeout)
 
-    async def _begin_unless_asked(self) -> Connection | None:
-        """The claimer's first connection; None when we were asked to leave meanwhile. A supervisor waits as long as it takes."""
+    async def _begin_unless_asked(self) -> Session | None:
+        """The claimer's first session; None when we were asked to leave meanwhile. A supervisor waits as long as it takes."""
         beginning = asyncio.create_task(self._begin(), name="begin")
         asked = asyncio.create_task(self._departure.asked.wait(), name="asked")
         try:
@@ -165,53 +161,45 @@ class Daemon:
                 await asyncio.wait([beginning])
         return None if beginning.cancelled() else beginning.result()
 
-    async def _begin(self) -> Connection:
-        self._queue, connection = await self._opening.open()
+    async def _begin(self) -> Session:
+        session = await self._transport.open()
+        self._opened = True
         try:
             if self._inheritance is None:
                 await self._control.start()
             await self._lifecycle.start()
             await self._lease.register()
         except BaseException:
-            connection.terminate()
+            session.terminate()
             raise
-        return connection
+        return session
 
     async def _leave(self) -> None:
         await self._metrics.stop()
         self._lease.leave()
-        if self._queue is None:
+        if not self._opened:
             return
         self._supervisor.extend(EXTENSION + SHUTDOWN_LIMIT)
         await self._executor.children.close()
         await self._lifecycle.stop()
         await self._executor.resources.close()
         await asyncio.to_thread(self._lease.join, LEASE_LIMIT)
-        client.set_default(None)
-        self._queue.terminate()
+        self._transport.close()
         await self._control.stop(replaced=self._reload.handed_to is not None)
         patience = self._departure.remaining + CANCEL_LIMIT + FLUSH_LIMIT
         self._supervisor.extend(patience)
         await self._predecessors.wait(patience)
         log.info("stopped: PID %s, %s", os.getpid(), self._status.line())
 
-    async def _work(self, group: asyncio.TaskGroup, connection: Connection) -> None:
-        assert self._queue is not None
-        host = DaemonHost(self._settings, self._queue, self._executor, self._holdings)
+    async def _work(self, group: asyncio.TaskGroup, session: Session) -> None:
+        desk = self._transport.desk
+        host = DaemonHost(self._settings, desk, self._executor, self._holdings)
         self._executor.host = host
-        self._executor.prelude = Prelude(self._queue)
-        claiming = group.create_task(self._claimer.run(connection), name="claimer")
+        self._executor.prelude = Prelude(desk)
+        claiming = group.create_task(self._claimer.run(session), name="claimer")
         self._workers.start(group, self._figures.workers)
-        leader = Leader(
-            self._where.direct,
-            self._settings,
-            self._tasks,
-            f"{self._name} maintenance",
-            self._census,
-            lambda: self._holdings.node,
-        )
+        leading = self._leader(group)
         helpers = [
-            group.create_task(leader.run(), name="leader"),
             group.create_task(host.flush_forever(), name="progress"),
             group.create_task(self._executor.enforce_timeouts(), name="timeouts"),
         ]
@@ -222,13 +210,14 @@ class Daemon:
             await self._enter()
         await self._departure.asked.wait()
         if self._reload.handed_to is not None:  # somebody else has to lead while this one drains, which may take long
-            helpers.pop(0).cancel()
+            for each in leading:
+                each.cancel()
             await self._metrics.stop()  # that one serves them now
         self._status.state = "draining"
         self._figures.draining = True
         self._supervisor.stopping()
         await self._drain.run()
-        for helper in helpers:
+        for helper in (*leading, *helpers):
             helper.cancel()
         await self._drain.settle(claiming)
         await self._listeners.settle()
@@ -237,6 +226,16 @@ class Daemon:
         self._workers.scale(0)
         pulse.cancel()
 
+    def _leader(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Who works through a manager leads nobody."""
+        if self._transport.direct is None:
+            return []
+        name = f"{self._name} maintenance"
+        leader = Leader(
+            self._transport.direct, self._settings, self._tasks, name, self._census, lambda: self._holdings.node
+        )
+        return [group.create_task(leader.run(), name="leader")]
+
     async def _enter(self) -> None:
         """We claim: say so to everybody, and take the place of the predecessor, if there is one."""
         settings = self._settings
@@ -244,7 +243,7 @@ class Daemon:
             self._departure.hurry()
             return
         self._status.state = "running"
-        log.info("queues: %s; tasks: %s", ", ".join(settings.queues) or "all", ", ".join(sorted(self._tasks)))
+        log.info("queues: %s; tasks: %s", ", ".join(settings.queues) or "all", ", ".join(self._runs))
         log.info(
             "workers: %s x %s; PID %s, node %s",
             self._figures.workers,
@@ -281,25 +280,21 @@ class Daemon:
             os.getpid(),
             __version__,
             settings.heartbeat_interval,
-            sorted(self._tasks),
+            self._runs,
             list(settings.queues),
         )
 
         def on_reborn(node_id: int) -> None:
             loop.call_soon_threadsafe(self._reborn, node_id)
 
-        return LeaseThread(self._where.direct, about, self._figures, self._holdings.node, on_reborn, self._loop_watch)
+        return LeaseThread(self._transport, about, self._figures, self._holdings.node, on_reborn, self._loop_watch)
 
     def _beat_now(self) -> None:
         self._lease.beat_now()
 
     async def _on_lost(self) -> None:
-        """Start the embedded server again when it has died, and trust no other connection: they may be as dead as this one."""
         self._lease.beat_now()
-        if self._queue is not None:
-            await self._queue.expire()
-        if self._where.embedded:
-            await asyncio.to_thread(embedded.start, self._settings.state_dir)
+        await self._transport.on_lost()
 
     def _reborn(self, node_id: int) -> None:
         """This node was declared dead: nothing that it held is its own any more."""

@@ -7,8 +7,6 @@ import math
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from workerd.queue import job_log
-from workerd.queue.finish import finish
 from workerd.queue.tally import Tally, bucket
 
 if TYPE_CHECKING:
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
 
     from workerd.config import Settings
     from workerd.outcomes import Ending
-    from workerd.queue.database import Connection
     from workerd.queue.finish import Finished
     from workerd.queue.lane import Lane
     from workerd.queue.node import Figures
@@ -191,20 +188,3 @@ class Finisher:
 def _is_good(end: Finished) -> bool:
     """Whether `cycle` can write it: a success, in the lease of its claim, with nothing to be written before."""
     return end.succeeded and end.job.split is None and end.lines is None
-
-
-async def write(connection: Connection, node: int, ended: list[Finished]) -> list[bool]:
-    """Write ends of any kind; for each whether its lease held it. Where the answer to a split was lost, that is the one or the other."""
-    logged = [(end.job, end.lines) for end in ended if end.lines is not None]
-    if logged:
-        await job_log.write(connection, node, logged)
-    owned = await finish(connection, node, ended)
-    doubtful = [place for place, held in enumerate(owned) if not held and ended[place].job.split is not None]
-    if doubtful:
-        for place in doubtful:
-            job = ended[place].job
-            job.n, job.split = job.split or job.n, job.n
-        again = await finish(connection, node, [ended[place] for place in doubtful])
-        for place, held in zip(doubtful, again, strict=True):
-            owned[place] = held
-    return owned

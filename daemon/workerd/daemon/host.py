@@ -18,7 +18,7 @@ from workerd.daemon.steps import Steps
 from workerd.errors import DatabaseError, LeaseLost
 from workerd.job_lines import LEVELS, JobLines
 from workerd.outcomes import Outcome
-from workerd.queue import job_log, progress, transactions
+from workerd.queue import progress, transactions
 from workerd.queue.database import CONNECTION_ERRORS
 from workerd.queue.finish import Finished, holds, split
 from workerd.redact import Redactor
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from workerd.daemon.executor import Executor
     from workerd.daemon.holdings import Holdings
     from workerd.daemon.run import Run
+    from workerd.daemon.transport.base import Desk
     from workerd.job import AnyConnection, AnyTransaction, Job
-    from workerd.queue.client import Queue
 
 log = logging.getLogger(__name__)
 jobs = logging.getLogger("job")
@@ -41,9 +41,9 @@ jobs = logging.getLogger("job")
 class DaemonHost:
     """The `Host` of the jobs of this daemon."""
 
-    def __init__(self, settings: Settings, queue: Queue, executor: Executor, holdings: Holdings) -> None:
+    def __init__(self, settings: Settings, desk: Desk, executor: Executor, holdings: Holdings) -> None:
         self._interval = settings.progress_interval
-        self._queue = queue
+        self._desk = desk
         self._executor = executor
         self._holdings = holdings
         self._loop = asyncio.get_running_loop()
@@ -52,10 +52,10 @@ class DaemonHost:
         self._written: dict[int, float] = {}
         self._redact = Redactor(settings)
         self._lines = threading.Lock()  # handlers log from threads of their own
-        self._steps = Steps(queue, self._run)
+        self._steps = Steps(desk, self._run)
 
     def connection(self) -> AbstractAsyncContextManager[AnyConnection]:
-        return self._queue.connection()
+        return self._desk.connection()
 
     def report(self, job: Job, fraction: float, message: str | None) -> Awaitable[None]:
         if threading.get_ident() == self._thread:
@@ -134,9 +134,8 @@ class DaemonHost:
         reports = [self._dirty.pop(job) for job in jobs]
         self._written.update(dict.fromkeys(jobs, monotonic()))
         try:
-            async with self._queue.connection() as connection:
-                for node in {r.job.node for r in reports}:
-                    await progress.report(connection, node, [r for r in reports if r.job.node == node])
+            for node in {r.job.node for r in reports}:
+                await self._desk.report(node, [r for r in reports if r.job.node == node])
         except (DatabaseError, asyncpg.PostgresError, *CONNECTION_ERRORS) as error:
             log.warning("progress of %s jobs could not be written: %s", len(reports), error)
 
@@ -148,16 +147,14 @@ class DaemonHost:
 
     async def _write_lines(self, runs: list[Run]) -> None:
         logged = [(run.claimed, run.lines) for run in runs if run.lines is not None]
-        if logged:
-            async with self._queue.connection() as connection:
-                for node in {job.node for job, _ in logged}:
-                    await job_log.write(connection, node, [each for each in logged if each[0].node == node])
+        for node in {job.node for job, _ in logged}:
+            await self._desk.keep_lines(node, [each for each in logged if each[0].node == node])
 
     async def _isolate(self, run: Run) -> None:
         """Give the job a lease of its own: the caller's transaction then blocks no other job of its batch."""
         claimed = run.claimed
         number = self._holdings.begin_split(claimed)
-        async with self._queue.connection() as own:
+        async with self._desk.connection() as own:
             if not (await split(own, claimed, number) or await holds(own, claimed, number)):
                 raise LeaseLost(f"job {claimed.id} was taken back from this node")
         self._holdings.end_split(claimed)

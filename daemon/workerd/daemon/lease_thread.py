@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 import asyncpg
 import uvloop
 
-from workerd.errors import DatabaseError
+from workerd.errors import DatabaseError, TokenRefused
 from workerd.queue import node
-from workerd.queue.database import CONNECT_TIMEOUT, CONNECTION_ERRORS, connect
+from workerd.queue.database import CONNECT_TIMEOUT, CONNECTION_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from workerd.daemon.loop_watch import LoopWatch
-    from workerd.queue.database import Connection
+    from workerd.daemon.transport.base import Presence, Transport
     from workerd.queue.node import Figures, Registration
 
 LOCK_PATIENCE = 0.2  # seconds between two tries for a lock that the server has not taken from the old connection yet
@@ -39,11 +39,11 @@ class LeaseThread(threading.Thread):
     """
 
     def __init__(
-        self, dsn: str, about: Registration, figures: Figures, node_id: int, on_reborn: Callable[[int], None],
+        self, transport: Transport, about: Registration, figures: Figures, node_id: int, on_reborn: Callable[[int], None],
         loop_watch: LoopWatch,
     ) -> None:  # fmt: skip
         super().__init__(name="lease", daemon=True)
-        self._dsn = dsn
+        self._transport = transport
         self._about = about
         self._figures = figures
         self._on_reborn = on_reborn
@@ -98,14 +98,15 @@ class LeaseThread(threading.Thread):
         """Until told to leave, or until the start has failed."""
         while not self._ending.is_set():
             try:
-                connection = await self._connect()
+                presence = await self._connect()
                 try:
-                    await self._keep(connection)
+                    await self._keep(presence)
                 finally:
-                    connection.terminate()
+                    presence.terminate()
             except Exception as error:  # whatever it is, nothing but the next beat can make it good
                 known = isinstance(error, (DatabaseError, *CONNECTION_ERRORS))
-                if not self._registered.done() and not (self._met and known):
+                hopeless = not (self._met and known) or isinstance(error, TokenRefused)
+                if not self._registered.done() and hopeless:
                     self._registered.set_exception(error)
                     return
                 text = str(error) or type(error).__name__
@@ -116,51 +117,50 @@ class LeaseThread(threading.Thread):
                 await self._pause(self._backoff)
                 self._backoff = min(max(self._backoff * 2, 0.1), 2.0)
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> Presence:
         patience = self._limit if self._registered.done() else CONNECT_TIMEOUT
-        name = f"worker {self._about.name} lease"
-        connection = await connect(self._dsn, name, timeout=patience, command_timeout=self._limit)
+        presence = await self._transport.presence(self._about.name, patience, self._limit)
         self._met = True
-        return connection
+        return presence
 
-    async def _keep(self, connection: Connection) -> None:
+    async def _keep(self, presence: Presence) -> None:
         """Hold the lock and beat until told to leave or the connection is lost."""
         self._cut.clear()
-        connection.add_termination_listener(lambda _: self._cut.set())
+        presence.on_lost(self._cut.set)
         if not self._registered.done():
             await asyncio.to_thread(self._schema.wait)
             if self._leaving:
                 return
-            await self._enter(connection)
+            await self._enter(presence)
             self._registered.set_result(None)
         else:
-            await self._lock(connection)
+            await self._lock(presence)
         while not self._ending.is_set():
             self._hurry.clear()
-            if not await node.beat(connection, self._node, self._figures):
-                await self._begin_anew(connection)
+            if not await presence.beat(self._node, self._figures):
+                await self._begin_anew(presence)
             self._backoff = 0.0
             await self._pause(self._about.heartbeat)
             if self._cut.is_set():
                 raise ConnectionError("the connection was closed")
         if self._leaving:
-            await node.leave(connection, self._node, self._figures)
+            await presence.leave(self._node, self._figures)
 
-    async def _enter(self, connection: Connection) -> None:
-        await self._lock(connection)
-        await node.register(connection, self._node, self._about, workers=self._figures.workers, locked=True)
+    async def _enter(self, presence: Presence) -> None:
+        await self._lock(presence)
+        await presence.register(self._node, self._about, self._figures.workers)
 
-    async def _begin_anew(self, connection: Connection) -> None:
+    async def _begin_anew(self, presence: Presence) -> None:
         log.error("this node was declared dead: its jobs are run elsewhere; it registers anew")
-        await connection.execute("SELECT pg_advisory_unlock_all()")
+        await presence.unlock()
         self._node = node.new_id()
-        await self._enter(connection)
+        await self._enter(presence)
         self._on_reborn(self._node)
 
-    async def _lock(self, connection: Connection) -> None:
-        while not await node.lock(connection, self._node):
+    async def _lock(self, presence: Presence) -> None:
+        while not await presence.lock(self._node):
             # the server still holds it for the connection that was lost: our beat shows meanwhile that we live
-            await node.beat(connection, self._node, self._figures)
+            await presence.beat(self._node, self._figures)
             await self._pause(LOCK_PATIENCE)
 
     async def _pause(self, seconds: float) -> None:

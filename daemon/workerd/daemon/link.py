@@ -1,4 +1,4 @@
-"""The link: the claimer's connection, replaced whenever it is lost, and given up when it has died in silence."""
+"""The link: the claimer's session, replaced whenever it is lost, and given up when it has died in silence."""
 
 from __future__ import annotations
 
@@ -12,43 +12,30 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from workerd.errors import DatabaseError
-from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect, host_in_use, state_of
+from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from workerd.queue.database import Connection
+    from workerd.daemon.transport.base import Session, Transport
 
 PATIENCE = 2.0  # seconds without an answer after which the server is asked what has become of the query
-PATIENCE_CONNECTING = 5.0  # seconds for a try to connect: packets that are dropped are sent again ever more rarely
 BACKOFF_MOST = 2.0  # seconds between two tries: work goes on within 5 s of the database's return
 BACKOFF_REFUSED = 30.0  # seconds, where the password is refused: servers lock out whoever tries too often
-
-# A session that waits for its client, or is stuck in sending to it, while the client waits for it: the network between them is gone.
-_STRANDED = """
-    SELECT NOT EXISTS (
-        SELECT FROM pg_stat_activity
-        WHERE pid = $1 AND application_name = $2 AND state = 'active' AND wait_event IS DISTINCT FROM 'ClientWrite'
-    ), (
-        SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-        WHERE pid = $1 AND application_name = $2 AND (wait_event = 'ClientWrite' OR state <> 'active')
-    )
-"""
 
 log = logging.getLogger(__name__)
 
 
 class Link:
-    """Has one connection at a time. `on_state(state, host, reason)` tells `status`; `on_lost` may bring the server back."""
+    """Has one session at a time. `on_state(state, host, reason)` tells `status`; `on_lost` may bring the server back."""
 
     def __init__(
-        self, dsn: str, name: str, on_state: Callable[[str, str | None, str | None], None], on_lost: Callable[[], Awaitable[None]]
+        self, transport: Transport, on_state: Callable[[str, str | None, str | None], None], on_lost: Callable[[], Awaitable[None]]
     ) -> None:  # fmt: skip
-        self._dsn = dsn
-        self._name = name
+        self._transport = transport
         self._on_state = on_state
         self._on_lost = on_lost
-        self._connection: Connection | None = None
+        self._session: Session | None = None
         self._backoff = 0.0  # seconds until the next try to connect: none after a turn that went well
         self._doubt: asyncio.Task[None] | None = None
         self.asked_at = math.inf  # since when the answer of the database is awaited (monotonic)
@@ -56,21 +43,21 @@ class Link:
         self.ready = asyncio.Event()  # set while the database answers
 
     async def keep(
-        self, first: Connection, serve: Callable[[Connection], Awaitable[None]], finished: Callable[[], bool]
+        self, first: Session, serve: Callable[[Session], Awaitable[None]], finished: Callable[[], bool]
     ) -> None:
-        """Let `serve` work on a connection, and on a new one after each loss, until `finished`."""
-        connection = first
+        """Let `serve` work on a session, and on a new one after each loss, until `finished`."""
+        session = first
         while not finished():
             try:
-                if connection.is_closed():
-                    connection = await connect(self._dsn, self._name, claims=True, timeout=PATIENCE_CONNECTING)
-                self._connection, self.asked_at = connection, monotonic()
+                if session.is_closed:
+                    session = await self._transport.session()
+                self._session, self.asked_at = session, monotonic()
                 try:
-                    await serve(connection)
+                    await serve(session)
                 finally:
                     self.ready.clear()
-                    self._connection, self.asked_at = None, math.inf
-                    connection.terminate()
+                    self._session, self.asked_at = None, math.inf
+                    session.terminate()
             except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 await self._recover(error)
 
@@ -80,23 +67,23 @@ class Link:
         self._backoff = 0.0
         return not self.ready.is_set()
 
-    async def welcome(self, connection: Connection) -> None:
+    async def welcome(self, session: Session) -> None:
         """Tell that the database is there, or there again."""
-        self._on_state("connected", await host_in_use(connection, self._dsn), None)
+        self._on_state("connected", await session.host(), None)
         self.ready.set()
 
     def watch(self) -> None:
         """Look into the matter when the database has not answered for long; to be called about once a second."""
-        if self._connection is None or monotonic() - self.asked_at < PATIENCE:
+        if self._session is None or monotonic() - self.asked_at < PATIENCE:
             return
         if self._doubt is None or self._doubt.done():
-            self._doubt = asyncio.create_task(self._examine(self._connection), name="examine")
+            self._doubt = asyncio.create_task(self._examine(self._session), name="examine")
 
-    async def _examine(self, connection: Connection) -> None:
-        """Give the connection up when the server, asked over another one, does not work on what it was asked."""
+    async def _examine(self, session: Session) -> None:
+        """Give the session up when the server, asked by another one, does not work on what it was asked."""
         asked_at = self.asked_at
         try:
-            stranded = await self._is_stranded(connection.get_server_pid())
+            stranded = await self._transport.is_stranded(session)
         except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
             if self.asked_at == asked_at:  # neither of the two is answered
                 self.ready.clear()
@@ -106,16 +93,7 @@ class Link:
             return
         if stranded or monotonic() - asked_at > COMMAND_TIMEOUT:
             log.warning("database: the answer has been lost on its way, or takes too long: the connection is replaced")
-            connection.terminate()
-
-    async def _is_stranded(self, pid: int) -> bool:
-        other = await connect(self._dsn, f"{self._name} examiner", timeout=PATIENCE_CONNECTING)
-        try:
-            row = await other.fetchrow(_STRANDED, pid, self._name, timeout=PATIENCE_CONNECTING)
-            assert row is not None
-            return bool(row[0])
-        finally:
-            other.terminate()
+            session.terminate()
 
     async def _recover(self, error: BaseException) -> None:
         state = state_of(error)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from workerd.declaration import declared
 from workerd.errors import DatabaseError, SchemaError
-from workerd.maintenance.pruner import ttls
-from workerd.queue import client, limits, migrate, node, notices, prune, schedules
+from workerd.queue import migrate
 from workerd.queue.client import Queue
 from workerd.queue.database import CONNECTION_ERRORS, connect, is_there, location, refuse_pooler
+from workerd.queue.declare import declare
 
 if TYPE_CHECKING:
     from workerd.config import Settings
@@ -80,17 +81,11 @@ class Opening:
         """Bring the schema up to date and make known what this daemon runs."""
         for migration in await migrate.upgrade(connection):
             log.info("schema: applied migration %s %s", migration.version, migration.name)
-        await prune.add_days(connection, ttls(self._settings, self._tasks))
-        await node.declare_tasks(connection, self._tasks.values(), self._settings.max_retries)
-        await limits.declare(connection, self._tasks.values())
-        await notices.declare(connection, self._tasks.values())
-        await schedules.declare(connection, self._tasks.values())
+        await declare(connection, declared(self._settings, self._tasks))
 
     async def _open_queue(self) -> Queue:
         settings = self._settings
-        queue = await Queue.connect(
+        return await Queue.connect(
             self._where.url, pool_size=settings.database_pool_size + settings.database_max_overflow,
             acquire_timeout=settings.database_pool_timeout, idle_limit=IDLE_LIMIT, pooled=self._where.pooled, name=f"{self._name} pool",
         )  # fmt: skip
-        client.set_default(queue)
-        return queue

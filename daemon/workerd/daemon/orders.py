@@ -6,29 +6,28 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from workerd.errors import WorkerdError
-from workerd.queue import orders
 
 if TYPE_CHECKING:
     from workerd.daemon.control import Handler
-    from workerd.queue.database import Connection
+    from workerd.daemon.transport.base import Session
     from workerd.queue.orders import Order
 
 log = logging.getLogger(__name__)
 
 
 class Orders:
-    """Works on the claimer's connection."""
+    """Works in the claimer's session."""
 
     def __init__(self, handlers: dict[str, Handler]) -> None:
         self._handlers = handlers
         self._unwritten: dict[int, tuple[dict[str, Any] | None, str | None]] = {}
 
-    async def carry_out(self, connection: Connection, node: int) -> None:
+    async def carry_out(self, session: Session, node: int) -> None:
         """Carry out what waits for this node. An order whose outcome could not be written is not carried out again."""
-        for order in await orders.waiting(connection, node):
+        for order in await session.orders(node):
             if order.id not in self._unwritten:
                 self._unwritten[order.id] = await self._obey(order)
-            await orders.done(connection, order.id, *self._unwritten[order.id])
+            await session.order_done(node, order.id, *self._unwritten[order.id])
             del self._unwritten[order.id]
 
     async def _obey(self, order: Order) -> tuple[dict[str, Any] | None, str | None]:

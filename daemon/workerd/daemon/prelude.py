@@ -6,21 +6,17 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from workerd.outcomes import Expired
-from workerd.queue import dependency
 
 if TYPE_CHECKING:
     from workerd.daemon.run import Run
-    from workerd.job import AnyConnection
-    from workerd.queue.client import Queue
-
-_FREE_KEY = "DELETE FROM workerd.key WHERE key = $1 AND id = $2"
+    from workerd.daemon.transport.base import Desk
 
 
 class Prelude:
     """A job does not start past its deadline, its key may be free from now on, and it is told what its parents came to."""
 
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
 
     async def play(self, run: Run) -> None:
         """Raises Expired, DatabaseError."""
@@ -29,13 +25,6 @@ class Prelude:
         if claimed.start_by is not None and monotonic() > claimed.start_by:
             raise Expired("its deadline had passed before it could start")
         if claimed.key is not None and options.get("key_until") == "started":
-            async with self._queue.connection() as connection:
-                await free_key(connection, claimed.key, claimed.id)
+            await self._desk.free_key(claimed)
         if run.job is not None and "after" in options:
-            async with self._queue.connection() as connection:
-                run.job.parents = await dependency.results(connection, claimed.id)
-
-
-async def free_key(connection: AnyConnection, key: str, job_id: int) -> None:
-    """Let the key of a job that starts be free."""
-    await connection.execute(_FREE_KEY, key, job_id)
+            run.job.parents = await self._desk.parents(claimed)

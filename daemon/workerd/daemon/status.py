@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import psutil
 
 from workerd import __version__
-from workerd.queue.database import location
 
 if TYPE_CHECKING:
     from workerd.config import Settings
@@ -27,10 +26,10 @@ class Status:
     """The state of the daemon and of its connection; `report` is what `status --json` prints."""
 
     def __init__(
-        self, settings: Settings, dsn: str, holdings: Holdings, workers: Workers, figures: Figures, loop_watch: LoopWatch
+        self, settings: Settings, place: str, holdings: Holdings, workers: Workers, figures: Figures, loop_watch: LoopWatch
     ) -> None:  # fmt: skip
         self._settings = settings
-        self._where = location(dsn)
+        self._where = place
         self._holdings = holdings
         self._workers = workers
         self._figures = figures

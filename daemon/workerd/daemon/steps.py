@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Any
 from workerd import codec
 from workerd.errors import LeaseLost
 from workerd.outcomes import Snooze
-from workerd.queue import signals, steps
 from workerd.units import LONGEST, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from workerd.daemon.run import Run
+    from workerd.daemon.transport.base import Desk
     from workerd.job import Job
-    from workerd.queue.client import Queue
 
 
 class Steps:
     """`run_of` finds the run of a job, None when this daemon does not run it any more."""
 
-    def __init__(self, queue: Queue, run_of: Callable[[Job], Run | None]) -> None:
-        self._queue = queue
+    def __init__(self, desk: Desk, run_of: Callable[[Job], Run | None]) -> None:
+        self._desk = desk
         self._run_of = run_of
         self._loop = asyncio.get_running_loop()
 
@@ -44,9 +43,8 @@ class Steps:
 
     async def wait_for(self, job: Job, event: str, timeout: float | None) -> Any:
         """The answer. Raises Snooze while there is none, TimeoutError when it did not come in time."""
-        async with self._queue.connection() as connection:
-            limit = LONGEST if timeout is None else timeout
-            answer, left = await signals.look(connection, self._run(job).claimed, event, limit)
+        limit = LONGEST if timeout is None else timeout
+        answer, left = await self._desk.look(self._run(job).claimed, event, limit)
         if answer is not None:
             return codec.loads(answer)
         if left is None:
@@ -61,7 +59,7 @@ class Steps:
 
     async def is_done(self, job: Job, name: str) -> bool:
         if job.steps is None:
-            known = await self._known(job) if job.attempt > 1 else {}  # there was none before the first
+            known = await self._desk.steps(self._run(job).claimed) if job.attempt > 1 else {}  # none before the first
             if job.steps is None:  # a step beside this one may have been quicker
                 job.steps = known
         return name in job.steps
@@ -74,16 +72,11 @@ class Steps:
         """What a step returned, as it will be returned from now on."""
         assert job.steps is not None
         text = codec.dumps(result, f"the result of the step {name}")
-        async with self._queue.connection() as connection:
-            kept = await steps.keep(connection, self._run(job).claimed, name, text)
+        kept = await self._desk.keep_step(self._run(job).claimed, name, text)
         if kept is None:
             raise self._lost(job)
         job.steps[name] = kept
         return codec.loads(kept)
-
-    async def _known(self, job: Job) -> dict[str, str]:
-        async with self._queue.connection() as connection:
-            return await steps.known(connection, job.id)
 
     def _run(self, job: Job) -> Run:
         run = self._run_of(job)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from workerd.declaration import ttls
 from workerd.queue import prune
 
 if TYPE_CHECKING:
@@ -18,12 +19,6 @@ ROUND = 3600.0  # seconds
 AGAIN = 60.0  # seconds, where another session, such as a backup, keeps a table
 
 log = logging.getLogger(__name__)
-
-
-def ttls(settings: Settings, tasks: dict[str, Task[..., object]]) -> set[float]:
-    """Every TTL (seconds) with which a job of this node can end."""
-    declared = {task.result_ttl for task in tasks.values() if task.result_ttl is not None}
-    return {settings.result_ttl, settings.failure_ttl} | declared
 
 
 class Pruner:

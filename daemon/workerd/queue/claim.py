@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from workerd.errors import NodeDead
+from workerd.errors import LaneLocked, NodeDead
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from workerd.queue.database import Connection
+    from workerd.job import AnyConnection
     from workerd.queue.lane import Lane
 
 BEGINNING = -(2**63)  # below every ticket
@@ -87,8 +87,8 @@ class Answer:
     next_xid: int = 0
 
 
-async def claim(connection: Connection, node: int, wanted: Wanted) -> Answer:
-    """Claim for a node. Raises NodeDead when it was declared dead."""
+async def claim(connection: AnyConnection, node: int, wanted: Wanted) -> Answer:
+    """Claim for a node. Raises NodeDead when it was declared dead, LaneLocked when the lane stays locked."""
     try:
         row = await connection.fetchrow(_CLAIM, node, *wanted.arguments)
     except asyncpg.PostgresError as error:
@@ -99,13 +99,15 @@ async def claim(connection: Connection, node: int, wanted: Wanted) -> Answer:
 
 def refusal(error: asyncpg.PostgresError) -> Exception:
     """What a failed claim raises."""
-    return NodeDead(str(error)) if error.sqlstate == NODE_DEAD else error
+    if error.sqlstate == NODE_DEAD:
+        return NodeDead(str(error))
+    return LaneLocked(str(error)) if isinstance(error, asyncpg.LockNotAvailableError) else error
 
 
-async def read(connection: Connection, node: int, wanted: Wanted, row: asyncpg.Record) -> Answer:
+async def read(connection: AnyConnection, node: int, wanted: Wanted, row: asyncpg.Record) -> Answer:
     """What the database answered, with the payloads that were left out of it."""
     if row["lane"] is None:
-        return Answer(None, BEGINNING, [], row["oldest_xid"], row["next_xid"])
+        return Answer(None, BEGINNING, [], row["oldest_xid"] or 0, row["next_xid"] or 0)
     lane = next(lane for lane, _ in wanted.lanes if lane.id == row["lane"])
     if not row["pos"]:
         return Answer(lane, row["last"] or BEGINNING, [])
@@ -134,7 +136,7 @@ def _mark(jobs: list[Claimed], marks: str) -> None:
                 job.start_by = None if left is None else monotonic() + left
 
 
-async def _complete(connection: Connection, lane: Lane, jobs: list[Claimed]) -> list[Claimed]:
+async def _complete(connection: AnyConnection, lane: Lane, jobs: list[Claimed]) -> list[Claimed]:
     """Fetch the payloads that are missing.
 
     A job without its row was taken back and ended elsewhere between the two queries: this node had been declared dead.

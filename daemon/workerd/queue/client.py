@@ -56,15 +56,17 @@ class Queue:
         idle_limit: float = 300.0,
         pooled: bool = False,
         name: str = "worker client",
+        claims: bool = False,
     ) -> Connecting:
         """Open the queue at `dsn`, by default that of the settings.
 
         `queue = await Queue.connect()` or `async with Queue.connect() as queue`.
 
         `idle_limit`: seconds after which a connection that nobody uses is closed.
-        `pooled`: the DSN leads to a transaction pooler. Raises DatabaseError when the database cannot be reached.
+        `pooled`: the DSN leads to a transaction pooler. `claims`: its sessions are those of claimers.
+        Raises DatabaseError when the database cannot be reached.
         """
-        return Connecting(dsn, pool_size, acquire_timeout, idle_limit, pooled, name)
+        return Connecting(dsn, pool_size, acquire_timeout, idle_limit, pooled, name, claims)
 
     async def close(self) -> None:
         """Close all connections, waiting for those in use."""
@@ -124,7 +126,7 @@ class Queue:
                 task, payload, queue=queue, priority=priority, delay=delay, run_at=run_at, key=key, max_retries=max_retries,
                 connection=connection, **asks,
             )  # fmt: skip
-        what, text = _call(task, payload, key, queue, priority, delay, run_at, max_retries, asks)
+        what, text = checked(task, payload, key, queue, priority, delay, run_at, max_retries, asks)
         if key is None and what.asked is None:
             return await self._coalescer.enqueue(what, text)
         async with self.connection() as own:
@@ -279,14 +281,15 @@ async def enqueue_in(
     max_retries: int | None = None, **asks: Unpack[Asks],
 ) -> int:  # fmt: skip
     """Enqueue in the transaction of the connection, for which no `Queue` is needed; as `Queue.enqueue`."""
-    what, text = _call(task, payload, key, queue, priority, delay, run_at, max_retries, asks)
+    what, text = checked(task, payload, key, queue, priority, delay, run_at, max_retries, asks)
     return await transactions.enqueue_one(connection, what, text, key)
 
 
-def _call(
+def checked(
     task: str | Task[..., Any], payload: Mapping[str, Any] | None, key: str | None, queue: str | None, priority: int | None,
     delay: Duration | None, run_at: datetime | None, max_retries: int | None, asks: Asks,
 ) -> tuple[enqueue.Options, str]:  # fmt: skip
+    """Options and payload of a call, as JSON. Raises TaskError, PayloadError."""
     if key == "":
         raise TaskError("key is empty: leave it out, or name what the job is about")
     what = enqueue.options(task, queue, priority, delay, run_at, max_retries, asked(asks) if asks else None)
@@ -310,13 +313,20 @@ class Connecting:
     """What `Queue.connect` returns: awaitable, and an asynchronous context manager."""
 
     def __init__(
-        self, dsn: str | None, pool_size: int, acquire_timeout: float, idle_limit: float, pooled: bool, name: str
+        self,
+        dsn: str | None,
+        pool_size: int,
+        acquire_timeout: float,
+        idle_limit: float,
+        pooled: bool,
+        name: str,
+        claims: bool,
     ) -> None:
         self._dsn = dsn
         self._pool_size = pool_size
         self._acquire_timeout = acquire_timeout
         self._idle_limit = idle_limit
-        self._options = connect_options(name, pooled=pooled)
+        self._options = connect_options(name, pooled=pooled, claims=claims)
         self._queue: Queue | None = None
 
     def __await__(self) -> Generator[Any, None, Queue]:

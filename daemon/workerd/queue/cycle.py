@@ -12,17 +12,18 @@ from workerd.queue.finish import Finished, owned, succeeded
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from workerd.queue.database import Connection
+    from workerd.job import AnyConnection
+
 
 _CYCLE = f"SELECT * FROM workerd.cycle({', '.join(f'${place}' for place in range(1, 20))})"  # noqa: S608 - placeholders
 
 
 async def cycle(
-    connection: Connection, node: int, ended: Sequence[Finished], wanted: Wanted
+    connection: AnyConnection, node: int, ended: Sequence[Finished], wanted: Wanted
 ) -> tuple[list[bool], Answer]:
     """Write ends of attempts of one node that succeeded, if there are any (for each whether its lease still held it), and claim.
 
-    Raises NodeDead when the node was declared dead, LockNotAvailableError when the lane stays locked: then nothing was written.
+    Raises NodeDead when the node was declared dead, LaneLocked when the lane stays locked: then nothing was written.
     """
     if not ended:
         return [], await claim(connection, node, wanted)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 CONNECT_TIMEOUT = 10.0  # seconds
+PATIENCE_CONNECTING = 5.0  # seconds for a try of a daemon: packets that are dropped are sent again ever more rarely
 COMMAND_TIMEOUT = 60.0  # seconds; a query of ours that takes longer is given up and the connection rebuilt
 
 # The session of a claimer: each statement is planned once, as an index scan (see migrations/0003_cycle.sql), and a lane that another
@@ -66,21 +67,20 @@ async def connect(
     Raises DatabaseError when the server cannot be reached or refuses.
     """
     try:
-        options = connect_options(name, pooled=pooled)
-        if claims:
-            options["server_settings"].update(CLAIMS)
-            options["target_session_attrs"] = "read-write"
+        options = connect_options(name, pooled=pooled, claims=claims)
         limit = None if claims else command_timeout
         return await open_any(dsn, timeout=timeout, command_timeout=limit, **options)
     except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, OverflowError) as error:
         raise DatabaseError(explain(dsn, error)) from error
 
 
-def connect_options(name: str, *, pooled: bool = False) -> dict[str, Any]:
+def connect_options(name: str, *, pooled: bool = False, claims: bool = False) -> dict[str, Any]:
     """The keywords that each of our connections and pools gets. Claims need READ COMMITTED, whatever the role's default."""
     if pooled:  # a pooler refuses other settings
         return {"server_settings": {"application_name": name}, "statement_cache_size": 0}
     settings = {"application_name": name, "default_transaction_isolation": "read committed", **SERVER_KEEPALIVE}
+    if claims:
+        return {"server_settings": {**settings, **CLAIMS}, "target_session_attrs": "read-write"}
     return {"server_settings": settings}
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from workerd.job_lines import JobLines
     from workerd.outcomes import Outcome
     from workerd.queue.claim import Claimed
-    from workerd.queue.database import Connection
 
 _FINISH = "SELECT workerd.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 _FINISH_SUCCEEDED = "SELECT * FROM workerd.finish_succeeded($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
@@ -143,7 +142,7 @@ async def _finish_any(connection: AnyConnection, node: int, ended: Sequence[Fini
     return [place + 1 in owned for place in range(len(ended))]
 
 
-async def give_back(connection: Connection, node: int, n: int, positions: list[int] | None, ttl: float) -> int:
+async def give_back(connection: AnyConnection, node: int, n: int, positions: list[int] | None, ttl: float) -> int:
     """Give back tickets of a lease that were not started (None: the whole lease); returns how many are free again."""
     return len(await connection.fetchval("SELECT workerd.give_back($1, $2, $3, $4)", node, n, positions, ttl))
 
@@ -172,7 +171,7 @@ class Lease:
     cancel: frozenset[int]
 
 
-async def own_leases(connection: Connection, node: int) -> list[Lease]:
+async def own_leases(connection: AnyConnection, node: int) -> list[Lease]:
     """What the database says that this node holds, with the tickets whose cancellation was asked for."""
     return [
         Lease(row["n"], frozenset(row["tickets"]), frozenset(row["cancel"]))

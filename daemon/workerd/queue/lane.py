@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from workerd.queue.database import Connection
+    from workerd.job import AnyConnection
+
 
 _LANES = """
     SELECT l.id, l.queue, l.priority FROM workerd.lane l JOIN workerd.queue q ON q.name = l.queue
@@ -24,7 +25,7 @@ class Lane:
     priority: int
 
 
-async def lanes(connection: Connection, queues: Collection[str], node: str = "") -> list[Lane]:
+async def lanes(connection: AnyConnection, queues: Collection[str], node: str = "") -> list[Lane]:
     """The lanes of these queues (none given: of all) that are not paused, the most urgent first.
 
     Of those that hold what is pinned to a node, the ones of `node` (a name).

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from workerd.declaration import Declaration
     from workerd.job import AnyConnection
     from workerd.limit import Limit
-    from workerd.tasks import Task
 
 Scope = Literal["queue", "task", "key"]
 
@@ -42,7 +42,7 @@ _LIST = """
 """
 
 
-async def declare(connection: AnyConnection, tasks: Iterable[Task[..., Any]]) -> None:
+async def declare(connection: AnyConnection, tasks: Iterable[Declaration]) -> None:
     """Let the database know the limits of each task, as its code declares them; jobs that are queued get into line."""
     wanted = {(t.name, t.limit_key, *_declared(t)) for t in tasks}
     names = [name for name, *_ in wanted]
@@ -57,7 +57,7 @@ async def declare(connection: AnyConnection, tasks: Iterable[Task[..., Any]]) ->
         await connection.execute(_MARK)
 
 
-def _declared(task: Task[..., Any]) -> tuple[Scope | None, float | None, int | None]:
+def _declared(task: Declaration) -> tuple[Scope | None, float | None, int | None]:
     if not task.limit:
         return None, None, None
     return "task" if task.limit_key is None else "key", task.limit.rate, task.limit.concurrency

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from workerd.errors import NodeDead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from workerd.declaration import Declaration
+    from workerd.job import AnyConnection
     from workerd.queue.database import Connection
-    from workerd.tasks import Task
 
 _REGISTER = """
-    INSERT INTO workerd.node (id, name, pid, version, heartbeat, locked, tasks, queues, workers)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    INSERT INTO workerd.node (id, name, pid, version, heartbeat, locked, tasks, queues, workers, token, transport)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::bigint, CASE WHEN $10::bigint IS NULL THEN 'postgres' ELSE 'http' END)
 """
 _BEAT = """
     UPDATE workerd.node SET beat = clock_timestamp(), workers = $2, busy = $3, draining = $4, jobs_done = $5, jobs_failed = $6
@@ -37,6 +40,11 @@ _MAKE_LANES = """
     SELECT workerd.lane_of(queue, priority)
     FROM (SELECT DISTINCT * FROM unnest($1::text[], $2::int[]) AS l(queue, priority) ORDER BY 1, 2) AS lanes
 """
+
+
+_OWNER = "SELECT token FROM workerd.node WHERE id = $1"
+_REGISTERED = "SELECT EXISTS (SELECT FROM workerd.node WHERE id = $1 AND token = $2 AND dead_at IS NULL)"
+_ABOUT = "SELECT name, pid, version, heartbeat::float8, tasks, queues FROM workerd.node WHERE id = $1"
 
 
 def new_id() -> int:
@@ -74,24 +82,24 @@ async def lock(connection: Connection, node: int) -> bool:
     return taken
 
 
-async def register(connection: Connection, node: int, about: Registration, *, workers: int, locked: bool) -> None:
-    """Enter a node as living; durable before it claims anything."""
+async def register(
+    connection: AnyConnection, node: int, about: Registration, *, workers: int, locked: bool, token: int | None = None
+) -> None:
+    """Enter a node as living; durable before it claims anything. `token`: it works through a manager, with this one."""
     async with connection.transaction():
         await connection.execute("SET LOCAL synchronous_commit = on")
         await connection.execute(
-            _REGISTER, node, about.name, about.pid, about.version, about.heartbeat, locked, about.tasks, about.queues, workers
+            _REGISTER, node, about.name, about.pid, about.version, about.heartbeat, locked, about.tasks, about.queues, workers, token
         )  # fmt: skip
 
 
-async def declare_tasks(connection: Connection, tasks: Iterable[Task[..., Any]], max_retries: int) -> None:
-    """Let the database know queue, priority and retries (by default `max_retries`) of each task.
+async def declare_tasks(connection: AnyConnection, tasks: Iterable[Declaration]) -> None:
+    """Let the database know queue, priority and retries of each task.
 
     Enqueues from SQL go by it. The lanes are made here, since one that an application's transaction makes is closed to all
     others until that transaction ends.
     """
-    rows = sorted(
-        (t.name, t.queue, t.priority, max_retries if t.retry.max is None else t.retry.max, t.sensitive) for t in tasks
-    )
+    rows = sorted((t.name, t.queue, t.priority, t.max_retries, t.sensitive) for t in tasks)
     if {tuple(row) for row in await connection.fetch(_TASKS)}.issuperset(rows):
         return  # as at most starts
     async with connection.transaction():
@@ -99,7 +107,7 @@ async def declare_tasks(connection: Connection, tasks: Iterable[Task[..., Any]],
         await connection.execute(_MAKE_LANES, [row[1] for row in rows], [row[2] for row in rows])
 
 
-async def beat(connection: Connection, node: int, figures: Figures) -> bool:
+async def beat(connection: AnyConnection, node: int, figures: Figures) -> bool:
     """Say that the node lives; False when it was declared dead."""
     alive = await connection.fetchval(
         _BEAT, node, figures.workers, figures.busy, figures.draining, figures.done, figures.failed
@@ -107,6 +115,26 @@ async def beat(connection: Connection, node: int, figures: Figures) -> bool:
     return alive is not None
 
 
-async def leave(connection: Connection, node: int, figures: Figures) -> None:
+async def leave(connection: AnyConnection, node: int, figures: Figures) -> None:
     """Deregister, after everything was given back."""
     await connection.execute(_LEAVE, node, figures.done, figures.failed)
+
+
+async def owner(connection: AnyConnection, node: int) -> int | None:
+    """The token of a node that works through a manager; None for any other."""
+    token: int | None = await connection.fetchval(_OWNER, node)
+    return token
+
+
+async def is_registered(connection: AnyConnection, node: int, token: int) -> bool:
+    """Whether a node lives that has registered with this token."""
+    known: bool = await connection.fetchval(_REGISTERED, node, token)
+    return known
+
+
+async def about(connection: AnyConnection, node: int) -> Registration:
+    """What a node has told about itself. Raises NodeDead for one that there is not."""
+    row = await connection.fetchrow(_ABOUT, node)
+    if row is None:
+        raise NodeDead(f"there is no node {node} any more")
+    return Registration(*row)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workerd.on_failure import refuse_circles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from workerd.declaration import Declaration
     from workerd.job import AnyConnection
-    from workerd.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _SET = """
 """
 
 
-async def declare(connection: AnyConnection, tasks: Iterable[Task[..., Any]]) -> None:
+async def declare(connection: AnyConnection, tasks: Iterable[Declaration]) -> None:
     """Let the database know who is told of each task's failures, as its code declares it.
 
     Raises TaskError where that makes a circle with what other daemons have declared.

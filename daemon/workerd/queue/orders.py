@@ -9,7 +9,6 @@ from workerd import codec
 
 if TYPE_CHECKING:
     from workerd.job import AnyConnection
-    from workerd.queue.database import Connection
 
 _GIVE = """
     WITH given AS (
@@ -19,7 +18,8 @@ _GIVE = """
 """
 _WAITING = "SELECT id, verb, arguments FROM workerd.node_order WHERE node = $1 AND done_at IS NULL ORDER BY id"
 _DONE = """
-    UPDATE workerd.node_order SET done_at = clock_timestamp(), result = $2::jsonb, error = $3 WHERE id = $1 AND done_at IS NULL
+    UPDATE workerd.node_order SET done_at = clock_timestamp(), result = $3::jsonb, error = $4
+    WHERE node = $1 AND id = $2 AND done_at IS NULL
 """
 _LOOK = """
     SELECT o.done_at IS NOT NULL, o.result, o.error, n.dead_at IS NOT NULL
@@ -61,11 +61,13 @@ async def look(connection: AnyConnection, order: int) -> Outcome | None:
     return Outcome(done, None if result is None else codec.loads(result), error, dead)
 
 
-async def waiting(connection: Connection, node: int) -> list[Order]:
+async def waiting(connection: AnyConnection, node: int) -> list[Order]:
     """The orders to this node that are not done, oldest first."""
     return [Order(row[0], row[1], codec.loads(row[2])) for row in await connection.fetch(_WAITING, node)]
 
 
-async def done(connection: Connection, order: int, result: dict[str, Any] | None, error: str | None) -> None:
-    """Write down what became of an order."""
-    await connection.execute(_DONE, order, None if result is None else codec.dumps(result, "the result"), error)
+async def done(
+    connection: AnyConnection, node: int, order: int, result: dict[str, Any] | None, error: str | None
+) -> None:
+    """Write down what became of an order to a node."""
+    await connection.execute(_DONE, node, order, None if result is None else codec.dumps(result, "the result"), error)

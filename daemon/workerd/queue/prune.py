@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from workerd.job import AnyConnection
     from workerd.queue.database import Connection
 
 # One migration or pruner at a time may change partitions.
@@ -57,7 +58,7 @@ KEEP = (
 )  # seconds that dead nodes, counters and what jobs logged are kept, at least as long as what refers to them
 
 
-async def add_days(connection: Connection, ttls: Iterable[float]) -> None:
+async def add_days(connection: AnyConnection, ttls: Iterable[float]) -> None:
     """Make the partitions that jobs with these TTLs (seconds) need within the next two days."""
     wanted = sorted({ttl for ttl in ttls if ttl > 0})
     if not await connection.fetchval(_MISSING, wanted):

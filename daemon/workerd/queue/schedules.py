@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from workerd.declaration import Declaration
     from workerd.job import AnyConnection
     from workerd.schedules import Schedule
-    from workerd.tasks import Task
 
 MOST = 500  # jobs of one schedule that are enqueued at once
 SCHEDULES = 100  # that are served at once
@@ -94,7 +94,7 @@ async def put(
         await connection.execute(_WAKE)
 
 
-async def declare(connection: AnyConnection, tasks: Iterable[Task[..., Any]]) -> None:
+async def declare(connection: AnyConnection, tasks: Iterable[Declaration]) -> None:
     """Let the schedules be as the code declares them. What an operator changed holds until its declaration changes.
 
     One that is declared no more is removed by a daemon that has its task: the last one that starts decides.

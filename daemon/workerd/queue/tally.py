@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from workerd.queue.database import Connection
+    from workerd.job import AnyConnection
 
 BUCKETS = 120
 STEP = 1.2  # each bucket is 20 % wider than the one before; the first ends at 0.01 ms, the last at 9 hours
@@ -75,7 +75,7 @@ class Tally:
         self.wait = [a + b for a, b in zip(self.wait, other.wait, strict=True)]
 
 
-async def add(connection: Connection, node: int, tallies: dict[tuple[str, str], Tally]) -> None:
+async def add(connection: AnyConnection, node: int, tallies: dict[tuple[str, str], Tally]) -> None:
     """Add the counters, by (task, queue), to those of the current five minutes."""
     await connection.executemany(
         _ADD,

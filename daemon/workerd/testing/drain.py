@@ -12,6 +12,7 @@ from workerd.config import Configuration
 from workerd.daemon.daemon import Daemon
 from workerd.daemon.handover.launch import Launch
 from workerd.daemon.pidfile import PidFile
+from workerd.daemon.transport.postgres import PostgresTransport
 from workerd.ended import Ended, listeners
 from workerd.locate import Location
 from workerd.queue import client
@@ -69,7 +70,8 @@ def _daemon(queue: Queue, folder: Path, workers: int) -> Daemon:
     )
     where = Location(queue.dsn, queue.dsn, pooled=False, embedded=False)
     launch = Launch([], lambda: Configuration(settings, {}), {})
-    return Daemon(settings, where, dict(registry), PidFile(settings.pid_file), launch)
+    transport = PostgresTransport(settings, where, dict(registry))
+    return Daemon(settings, transport, dict(registry), PidFile(settings.pid_file), launch)
 
 
 async def _run_until_idle(daemon: Daemon, queue: Queue, limit: float) -> None:

@@ -26,14 +26,17 @@ def manager(
 
 async def _serve(host: str, port: int) -> None:
     from workerd.errors import ConfigError
+    from workerd.queue import migrate
 
     try:
         from workerctl.manager.serve import serve
     except ImportError as error:
         raise ConfigError(f"the manager needs {error.name}: pip install 'workerd[manager]'") from error
-    async with context.queue(pool_size=POOL) as queue:
+    async with context.session() as (connection, direct):
+        await migrate.upgrade(connection)
+    async with context.queue(pool_size=POOL, upgrade=False) as queue:
         render.say(f"http://{host}:{port}")
-        await serve(queue, host, port)
+        await serve(queue, direct, context.settings(), host, port)
 
 
 commands = (manager,)

@@ -81,4 +81,6 @@ def scope(*wanted: str) -> Callable[..., Coroutine[Any, Any, Token]]:
 
 Reader = Annotated[Token, Depends(scope("read"))]
 Operator = Annotated[Token, Depends(scope("operate"))]
+Watcher = Annotated[Token, Depends(scope("read", "work"))]
+Worker = Annotated[Token, Depends(scope("work"))]
 Enqueuer = Annotated[Token, Depends(scope("operate", "work"))]

@@ -6,24 +6,27 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
 
-from workerctl.manager import health, jobs, nodes, problems, queues, schedules, stats
+from workerctl.manager import health, jobs, nodes, problems, queues, remote, schedules, stats
 from workerctl.manager.access import Access, Reader
 from workerctl.manager.guards import Guards
+from workerctl.manager.reach import Reach
 from workerd import __version__
 
 if TYPE_CHECKING:
     from workerd.queue.client import Queue
 
 
-def create_app(queue: Queue) -> FastAPI:
-    """The manager of this queue, as an ASGI application."""
+def create_app(queue: Queue, direct: str | None = None) -> FastAPI:
+    """The manager of this queue, as an ASGI application. `direct`: the address past a pooler, where there is one."""
     app = FastAPI(title="workerd", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.queue = queue
     app.state.access = Access(queue)
+    app.state.reach = Reach(direct or queue.dsn)
+    app.state.owners = {}  # the tokens of nodes
     app.add_middleware(Guards)
     problems.install(app)
     api = APIRouter(prefix="/api/v1")
-    for part in (jobs, queues, nodes, schedules, stats):
+    for part in (jobs, queues, nodes, remote, schedules, stats):
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.router)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import Field
 
-from workerctl.manager.access import Enqueuer, Operator, Reader
+from workerctl.manager.access import Enqueuer, Operator, Reader, Watcher
 from workerctl.manager.base import TheQueue, recorded
 from workerctl.manager.models import (
     MANY,
@@ -21,10 +21,13 @@ from workerctl.manager.models import (
     JobId,
     JobPage,
     NewJob,
+    Signal,
+    Signalled,
     State,
     Text,
 )
 from workerctl.manager.problems import Problem, answers
+from workerd.asked import After
 from workerd.errors import JobError, NotFound
 from workerd.queue import change, inspect, job_log, pages
 from workerd.queue.client import FAILURE_TTL, not_retried
@@ -90,7 +93,7 @@ async def bulk(home: TheQueue, token: Operator, wanted: Bulk) -> BulkDone:
 
 
 @router.get("/{job_id}", responses=answers(404))
-async def show(home: TheQueue, token: Reader, job_id: JobId) -> JobDetail:
+async def show(home: TheQueue, token: Watcher, job_id: JobId) -> JobDetail:
     """One job with its attempts and what it has logged."""
     async with home.connection() as connection:
         found = await inspect.job(connection, job_id)
@@ -135,12 +138,21 @@ async def cancel(home: TheQueue, token: Operator, job_id: JobId) -> Changed:
     return Changed(id=job_id, was=was)
 
 
+@router.post("/{job_id}/signal", responses=answers(404, 409))
+async def signal(home: TheQueue, token: Enqueuer, job_id: JobId, wanted: Signal) -> Signalled:
+    """Answer a job that waits for an event, or will."""
+    async with home.connection() as connection, connection.transaction():
+        first = await home.signal(job_id, wanted.event, wanted.payload, connection=connection)
+        await recorded(connection, token, "signal", f"job {job_id}", {"event": wanted.event})
+    return Signalled(first=first)
+
+
 async def _enqueue(home: TheQueue, connection: AnyConnection, jobs: Sequence[NewJob]) -> list[int]:
     """Those without a key that are alike but for their payloads go into one statement; the ids are in the order of the jobs."""
     ids = [0] * len(jobs)
     alike: dict[tuple[Any, ...], list[int]] = {}
     for place, job in enumerate(jobs):
-        options = {name: getattr(job, name) for name in ("queue", "priority", "run_at", "max_retries")}
+        options = _options(job)
         if job.key is None:
             alike.setdefault((job.task, *options.items()), []).append(place)
         else:
@@ -151,6 +163,19 @@ async def _enqueue(home: TheQueue, connection: AnyConnection, jobs: Sequence[New
         for place, job_id in zip(places, made, strict=True):
             ids[place] = job_id
     return ids
+
+
+def _options(job: NewJob) -> dict[str, Any]:
+    """The keywords of an enqueue: those that are asked for."""
+    names = ("queue", "priority", "run_at", "max_retries", "delay", "pin", "prefer")
+    options = {name: getattr(job, name) for name in names if getattr(job, name) is not None}
+    if job.after:
+        options["after"] = After(tuple(job.after), job.after_need, job.after_end)
+    if job.key is not None:
+        options |= {"conflict": job.conflict, "key_until": job.key_until}
+    if job.deadline is not None or job.deadline_in is not None:
+        options["deadline"] = job.deadline if job.deadline_in is None else job.deadline_in
+    return options
 
 
 async def _act(connection: AnyConnection, action: str, ids: Sequence[int]) -> int:

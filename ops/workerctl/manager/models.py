@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from workerd.asked import Conflict, End, KeyUntil, Need
+from workerd.units import LONGEST
+
 State = Literal["queued", "running", "scheduled", "blocked", "succeeded", "failed", "cancelled"]
 JobId = Annotated[int, Field(ge=1, lt=2**63, description="The id of a job.")]
 Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
@@ -36,6 +39,29 @@ class NewJob(Given):
         Annotated[Text, Field(description="While a job with this key is not finished, its id is the answer.")] | None
     ) = None
     max_retries: Annotated[int, Field(ge=0, le=32767)] | None = None
+    delay: Annotated[float, Field(ge=0, le=LONGEST, description="Seconds.")] | None = None
+    after: Annotated[list[JobId], Field(max_length=MANY, description="Jobs to wait for.")] = []
+    after_need: Need = "all"
+    after_end: End = "succeeded"
+    conflict: Annotated[Conflict, Field(description="What becomes of a job with this key that has not started.")] = (
+        "keep"
+    )
+    key_until: KeyUntil = "finished"
+    deadline: Annotated[datetime, Field(description="A job that has not started by then is cancelled.")] | None = None
+    deadline_in: Annotated[float, Field(ge=0, le=LONGEST, description="The same, in seconds from now.")] | None = None
+    pin: Annotated[Text, Field(description="The node that is to run it.")] | None = None
+    prefer: Annotated[Text, Field(description="The node that may have it first.")] | None = None
+
+
+class Signal(Given):
+    """An answer to a job that waits for an event."""
+
+    event: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+    payload: Any = None
+
+
+class Signalled(BaseModel):
+    first: bool = Field(description="False: the event was answered before, and the first answer holds.")
 
 
 class Enqueued(BaseModel):

@@ -5,13 +5,25 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from workerd import codec
-from workerd.errors import ConfigError, DatabaseError, JobError, NodeError, NodeNotFound, NotFound, TaskError
+from workerd.errors import (
+    ConfigError,
+    DatabaseError,
+    JobError,
+    LaneLocked,
+    NodeDead,
+    NodeError,
+    NodeNotFound,
+    NotFound,
+    TaskError,
+)
+from workerd.queue.database import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -52,7 +64,9 @@ class Problem(Exception):
 
 # The first that fits; an error is of the kind that is nearest.
 _STATUS: dict[type[Exception], int] = {
-    NotFound: 404, NodeNotFound: 404, JobError: 409, NodeError: 409, TaskError: 422, ConfigError: 422, DatabaseError: 503,
+    NotFound: 404, NodeNotFound: 404, NodeDead: 410, LaneLocked: 423, JobError: 409, NodeError: 409, TaskError: 422, ConfigError: 422,
+    DatabaseError: 503, asyncpg.DataError: 422,
+    **dict.fromkeys(CONNECTION_ERRORS, 503),
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from typing import TYPE_CHECKING
 
@@ -9,27 +10,54 @@ import uvicorn
 
 from workerctl.manager.app import create_app
 from workerd.errors import ConfigError
+from workerd.maintenance.census import Census
+from workerd.maintenance.leader import Leader
 from workerd.queue import tokens
 
 if TYPE_CHECKING:
+    from socket import socket
+
+    from fastapi import FastAPI
+
+    from workerd.config import Settings
     from workerd.queue.client import Queue
 
 DRAIN = 10  # seconds for requests under way when it is told to stop
+NOBODY = 0  # the id of no node: it is the manager who ends what no run ends
 
 
-async def serve(queue: Queue, host: str, port: int) -> None:
-    """Serve until told to stop. Raises ConfigError beyond loopback while there is no token."""
+class Server(uvicorn.Server):
+    """Lets nobody wait for what may come when it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        await self._app.state.reach.close()
+        await super().shutdown(sockets)
+
+
+async def serve(queue: Queue, direct: str, settings: Settings, host: str, port: int) -> None:
+    """Serve until told to stop, and lead the fleet where no node does. Raises ConfigError beyond loopback while there is no token."""
     async with queue.connection() as connection:
         guarded = any(not token.revoked for token in await tokens.every(connection))
     if not guarded and not _is_loopback(host):
         raise ConfigError(
             f"--host is {host}, which others can reach, and there is no token yet: `workerctl tokens create --scope operate NAME` first"
         )
+    app = create_app(queue, direct)
     config = uvicorn.Config(
-        create_app(queue), host=host, port=port, loop="uvloop", log_config=None, access_log=False, server_header=False,
+        app, host=host, port=port, loop="uvloop", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=DRAIN,
     )  # fmt: skip
-    await uvicorn.Server(config).serve()
+    leader = Leader(direct, settings, {}, f"worker manager {settings.node} maintenance", Census(), lambda: NOBODY)
+    leading = asyncio.create_task(leader.run(), name="leader")
+    try:
+        await Server(config, app).serve()
+    finally:
+        leading.cancel()
+        await asyncio.wait([leading])
 
 
 def _is_loopback(host: str) -> bool:

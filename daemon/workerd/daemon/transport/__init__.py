@@ -1,0 +1,1 @@
+"""How a daemon reaches its queue: by sessions of the database, or through a manager."""

@@ -1,0 +1,1 @@
+"""A node's way to the queue through a manager, over HTTP."""

@@ -1,0 +1,119 @@
+"""The caller: asks the manager, and makes of a refusal the error that the database would have raised."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from workerd import __version__
+from workerd.errors import JobError, LaneLocked, ManagerError, NodeDead, NotFound, TaskError, TokenRefused
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+T = TypeVar("T")
+
+LIMIT = 15.0  # seconds for an answer
+CONNECT_LIMIT = 5.0  # seconds to connect
+THROTTLED = 5  # times that a request is sent again when there were too many
+
+_REFUSALS: dict[int, type[Exception]] = {401: TokenRefused, 403: TokenRefused, 410: NodeDead, 423: LaneLocked}
+_OF_JOBS: dict[int, type[Exception]] = {
+    404: NotFound,
+    409: JobError,
+    422: TaskError,
+}  # what a client of the queue does wrong
+JOBS = "/api/v1/jobs"
+
+
+class Addresses:
+    """Of managers: all requests of a process go to one of them until that fails, then to the next one."""
+
+    def __init__(self, text: str) -> None:
+        """`text`: comma separated."""
+        self._all = [each.strip().rstrip("/") for each in text.split(",")]
+        self.current = self._all[0]
+
+    def failed(self, address: str) -> None:
+        """The next one is asked from now on, unless that is so already."""
+        if address == self.current:
+            self.current = self._all[(self._all.index(address) + 1) % len(self._all)]
+
+
+class Caller:
+    """Belongs to one loop."""
+
+    def __init__(self, addresses: Addresses, token: str, limit: float = LIMIT, connect: float = CONNECT_LIMIT) -> None:
+        self._addresses = addresses
+        self._limit = limit
+        self._client = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {token}", "User-Agent": f"workerd/{__version__}"},
+            timeout=httpx.Timeout(limit, connect=connect),
+            limits=httpx.Limits(max_connections=20),
+        )
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        return self._addresses.current
+
+    def close(self) -> None:
+        """Drop all connections."""
+        if self._closing is None:
+            with contextlib.suppress(RuntimeError):  # without a loop there is nobody who could wait
+                self._closing = asyncio.ensure_future(self._client.aclose())
+
+    async def ask(
+        self, method: str, path: str, body: BaseModel | None = None, kind: type[T] | Any = None, *, wait: float = 0.0, **query: Any
+    ) -> T:  # fmt: skip
+        """What the manager answers, as `kind`; `wait`: seconds that it may take longer.
+
+        Raises ManagerError, NodeDead, LaneLocked; about jobs
+        also NotFound, JobError and TaskError."""
+        content = None if body is None else body.model_dump_json(exclude_defaults=True)
+        return await self.ask_raw(method, path, content, kind, wait=wait, **query)
+
+    async def ask_raw(
+        self, method: str, path: str, content: str | bytes | None, kind: type[T] | Any, *, wait: float = 0.0, **query: Any
+    ) -> T:  # fmt: skip
+        """The same with a body that is JSON already."""
+        address = self.address
+        try:
+            for _ in range(THROTTLED):
+                response = await self._client.request(
+                    method, f"{address}{path}", content=content, params=query or None,
+                    headers={"Content-Type": "application/json"} if content is not None else None,
+                    timeout=httpx.Timeout(self._limit + wait, connect=CONNECT_LIMIT),
+                )  # fmt: skip
+                if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
+                    break
+                await asyncio.sleep(float(response.headers.get("Retry-After", "1")))
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, RuntimeError, OSError) as error:
+            self._addresses.failed(address)
+            raise ManagerError(
+                f"the manager at {address} cannot be reached: {error or type(error).__name__}"
+            ) from error
+        if response.status_code >= 300:
+            raise self._refusal(response, address, path)
+        if kind is None:
+            return None  # type: ignore[return-value]
+        try:
+            answer: T = TypeAdapter(kind).validate_json(response.content)
+        except ValidationError as error:
+            raise ManagerError(f"what answers at {address} is no manager of this version") from error
+        return answer
+
+    def _refusal(self, response: httpx.Response, address: str, path: str) -> Exception:
+        try:
+            detail = str(response.json()["detail"])
+        except (ValueError, KeyError, TypeError):
+            detail = response.reason_phrase
+        known = {**_REFUSALS, **_OF_JOBS} if path.startswith(JOBS) else _REFUSALS
+        kind = known.get(response.status_code)
+        if kind is None:
+            return ManagerError(f"the manager at {address} answers {response.status_code}: {detail}")
+        return kind(f"the manager at {address}: {detail}" if kind is TokenRefused else detail)
