@@ -24,12 +24,14 @@ _LEFT = {
     "leases": "SELECT count(*) FROM workerd.lease",
     "nodes that count as living": "SELECT count(*) FROM workerd.node WHERE dead_at IS NULL",
     "advisory locks": """
-        SELECT count(*) FROM pg_locks
-        WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND a.application_name NOT LIKE 'worker manager%'
     """,
     "sessions of daemons": """
         SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name LIKE 'worker %' AND application_name <> 'worker client'
+            AND application_name NOT LIKE 'worker manager%'
     """,
 }
 

@@ -1,0 +1,73 @@
+"""Nodes that work through a manager which is killed, and that are killed themselves: nothing is lost, nothing ends twice."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from tests.faults.fleet import daemons, start
+from tests.manager_process import through
+from tests.support import DaemonProcess, until
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from tests.faults.balance import Books
+    from tests.manager_process import ManagerProcess
+    from workerd import Queue
+    from workerd.settings import Settings
+
+    DB = asyncpg.Connection[asyncpg.Record]
+
+JOBS = 5000
+OUTAGE = 10.0  # seconds
+BY_TRANSPORT = """
+    SELECT n.transport, count(*) FROM workerd.history h JOIN workerd.node n ON n.id = h.node WHERE h.state = 'succeeded' GROUP BY 1
+"""
+LEFT = "SELECT count(*) FROM workerd.ready"
+
+
+async def test_a_fleet_of_both_kinds_drains_although_the_manager_is_away_for_ten_seconds(
+    settings: Settings, manager: ManagerProcess, queue: Queue, db: DB, books: Books
+) -> None:
+    """Jobs of 20 ms: the outage falls into the middle of the work. What ended meanwhile is kept by the nodes until it is delivered."""
+    beat = {"heartbeat_interval": 5.0, "workers": 8}
+    one, two = [(await through(manager, settings, db, name)).model_copy(update=beat) for name in ("one", "two")]
+    fleet = [DaemonProcess(one), DaemonProcess(two), *daemons(settings, "near", workers=2)]
+    with ExitStack() as stack:
+        for daemon in fleet:
+            stack.enter_context(daemon)
+        await start(*fleet)
+        await queue.enqueue_many("nap", [{"seconds": 0.02}] * JOBS)
+        await until(lambda: _fewer(db, JOBS - 1000), "a thousand jobs have ended")
+        manager.kill()
+        await asyncio.sleep(OUTAGE)
+        assert await db.fetchval(LEFT) > 0, "the outage was not in the middle"
+        await manager.start()
+        assert await books.close(*fleet, limit=120.0) == []
+    ended = {row["transport"]: row["count"] for row in await db.fetch(BY_TRANSPORT)}
+    assert sum(ended.values()) == JOBS
+    assert ended["http"] > ended["postgres"]
+    assert await db.fetchval("SELECT max(attempt) FROM workerd.history") == 1, "a node was declared dead though it lived"
+
+
+async def test_what_a_killed_node_held_is_run_by_another_one(
+    settings: Settings, manager: ManagerProcess, queue: Queue, db: DB, books: Books
+) -> None:
+    """Nothing but its heartbeats tells that it has died: three of them."""
+    first, second = [DaemonProcess(await through(manager, settings, db, name)) for name in ("one", "two")]
+    with first, second:
+        await start(first)
+        jobs = await queue.enqueue_many("nap", [{"seconds": 0.2}] * 100)
+        await until(lambda: db.fetchval("SELECT EXISTS (SELECT FROM workerd.lease)"), "jobs run")
+        await asyncio.to_thread(first.kill)
+        await start(second)
+        assert await books.close(second) == []
+    assert await db.fetchval("SELECT count(*) FROM workerd.history WHERE state = 'succeeded'") == len(jobs)
+    assert await db.fetchval("SELECT max(attempt) FROM workerd.history") == 2
+
+
+async def _fewer(db: DB, count: int) -> bool:
+    left: int = await db.fetchval(LEFT)
+    return left < count
