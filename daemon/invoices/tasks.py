@@ -15,7 +15,7 @@ from workerd import Discard, Job, Retry, task
 OUTSIDE = Retry(max=5, interval="10s", factor=3, limit="30m", jitter=0.2)  # services that fail usually recover
 
 
-@task(queue="mail", retry=OUTSIDE, timeout="5m")
+@task(queue="mail", retry=OUTSIDE, timeout="5m", needs_database=True)
 async def process_email(path: str | None = None, raw: str | None = None, *, job: Job) -> dict[str, Any]:
     """Store the attachments of a mail (a file, or its text) and enqueue one `ocr_extract` for each PDF, XML and picture.
 
@@ -38,7 +38,7 @@ async def process_email(path: str | None = None, raw: str | None = None, *, job:
     return result
 
 
-@task(queue="ocr", retry=OUTSIDE, timeout="15m")
+@task(queue="ocr", retry=OUTSIDE, timeout="15m", needs_database=True)
 async def ocr_extract(path: str, *, job: Job) -> dict[str, str | None]:
     """Read an invoice from a file: UBL, CII, PDF with or without XML, scan or picture. The result has its fields.
 

@@ -49,7 +49,9 @@ async def test_a_fleet_of_both_kinds_drains_although_the_manager_is_away_for_ten
     ended = {row["transport"]: row["count"] for row in await db.fetch(BY_TRANSPORT)}
     assert sum(ended.values()) == JOBS
     assert ended["http"] > ended["postgres"]
-    assert await db.fetchval("SELECT max(attempt) FROM workerd.history") == 1, "a node was declared dead though it lived"
+    assert await db.fetchval("SELECT max(attempt) FROM workerd.history") == 1, (
+        "a node was declared dead though it lived"
+    )
 
 
 async def test_what_a_killed_node_held_is_run_by_another_one(

@@ -98,7 +98,7 @@ async def test_an_order_outlives_the_connections_of_its_node_and_is_carried_out_
     done = orders.done
 
     async def cut_first(connection: Any, *outcome: Any) -> None:
-        scaled.append(outcome[0])
+        scaled.append(outcome[1])
         if len(scaled) == 1:
             connection.terminate()
         await done(connection, *outcome)
