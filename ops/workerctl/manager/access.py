@@ -55,6 +55,10 @@ class Access:
         self._used.add(found.id)
         return found
 
+    def forget(self) -> None:
+        """Read the tokens anew at the next request."""
+        self._read_at = -math.inf
+
     async def _refresh(self) -> None:
         if monotonic() - self._read_at < FRESH:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
@@ -9,6 +10,10 @@ from fastapi import APIRouter, FastAPI
 from workerctl.manager import health, jobs, nodes, problems, queues, remote, schedules, stats
 from workerctl.manager.access import Access, Reader
 from workerctl.manager.guards import Guards
+from workerctl.manager.page import routes as page
+from workerctl.manager.page import views
+from workerctl.manager.page.hub import Hub
+from workerctl.manager.page.once import Once
 from workerctl.manager.reach import Reach
 from workerd import __version__
 
@@ -30,6 +35,9 @@ def create_app(queue: Queue, direct: str | None = None) -> FastAPI:
         api.include_router(part.router)
     app.include_router(api)
     app.include_router(health.router)
+    app.state.once = Once(queue)
+    app.state.hub = Hub(partial(views.rendered, queue))
+    app.include_router(page.router)
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi(_token: Reader) -> dict[str, Any]:

@@ -102,8 +102,13 @@ async def _told(_request: Request, error: Exception) -> Response:
     return error.response()
 
 
+def status_of(error: Exception) -> int:
+    """That of an error of ours."""
+    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
+
+
 async def _ours(_request: Request, error: Exception) -> Response:
-    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    status = status_of(error)
     return problem(status, str(error), RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else None)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import sys
 from typing import TYPE_CHECKING
 
 import uvicorn
 
+from workerctl import render
 from workerctl.manager.app import create_app
 from workerd.errors import ConfigError
 from workerd.maintenance.census import Census
@@ -34,6 +36,8 @@ class Server(uvicorn.Server):
         self._app = app
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        await self._app.state.hub.close()
+        await self._app.state.once.close()
         await self._app.state.reach.close()
         await super().shutdown(sockets)
 
@@ -51,6 +55,8 @@ async def serve(queue: Queue, direct: str, settings: Settings, host: str, port: 
         app, host=host, port=port, loop="uvloop", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=DRAIN,
     )  # fmt: skip
+    if sys.stdout.isatty():
+        render.say(f"log in once at http://{host}:{port}{app.state.once.offer()}")
     leader = Leader(direct, settings, {}, f"worker manager {settings.node} maintenance", Census(), lambda: NOBODY)
     leading = asyncio.create_task(leader.run(), name="leader")
     try:
