@@ -19,7 +19,7 @@ from workerctl.manager.page.visitor import COOKIE, NotSignedIn, Operator, Reader
 from workerctl.manager.problems import Problem, status_of
 from workerd.errors import WorkerdError
 
-FILES = {"page.css": "text/css", "page.js": "text/javascript"}
+FILES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 RETRY = 2000  # milliseconds after which a browser follows a stream anew
 
 
