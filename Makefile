@@ -8,7 +8,7 @@ HOME_OF_RUN := DATABASE_URL= TASKS=invoices STATE_DIR=$(STATE) RUNTIME_DIR=$(STA
 CTL := $(HOME_OF_RUN) $(BIN)/workerctl
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run status logs ctl stop test faults system soak test-server check format samples bench-latency bench-manager constraints clean
+.PHONY: help install install-dev run status logs ctl stop test faults system soak test-server check format samples picture bench-latency bench-manager constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -87,6 +87,9 @@ format: $(VENV)/installed-dev ## format the code and repair what the linter can
 
 samples: $(VENV)/installed-dev ## make the sample mailbox anew
 	@$(BIN)/python -m invoices.samples.make
+
+picture: $(VENV)/installed-dev ## make docs/page.png, the page as the README shows it, anew
+	@$(BIN)/python tests/system/browser/picture.py
 
 bench-latency: $(VENV)/installed-dev ## how soon an idle daemon starts a job, and what it costs while idle
 	@$(BIN)/python tests/bench/latency.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import stat
 import time
 from pathlib import Path
@@ -87,7 +88,7 @@ def save(mail: Mail, attachment: Attachment) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     mark = hashlib.sha256(mail.message_id.encode() + b"\0" + attachment.content).hexdigest()[:16]
     path = folder / f"{mark}-{attachment.name}"
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # the same mail may be unpacked by several at once
     with partial.open("wb") as file:
         file.write(attachment.content)
         file.flush()

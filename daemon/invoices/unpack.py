@@ -48,9 +48,10 @@ def _size(path: Path) -> int:
 
 def _unpack_file_here(path: Path) -> Unpacked:
     try:
-        return _unpack_here(path.read_bytes())
+        raw = path.read_bytes()
     except OSError as error:
         raise Unreadable(f"{path} cannot be read: {error.strerror}") from error
+    return _unpack_here(raw)
 
 
 def _unpack_here(raw: bytes) -> Unpacked:

@@ -143,6 +143,15 @@ async def test_a_mail_received_again_adds_nothing(queue: Queue, db: DB, attachme
     assert len(list(attachments.iterdir())) == 1
 
 
+async def test_a_mail_that_is_read_by_several_workers_at_once_fails_for_none(
+    queue: Queue, db: DB, attachments: Path
+) -> None:
+    jobs = await process_email.enqueue_many([{"path": str(mailbox()[0])}] * 40)
+    made = [await queue.result(job, timeout=30) for job in jobs]
+    assert sum(len(each["jobs"]) for each in made) == 1
+    assert len(list(attachments.iterdir())) == 1
+
+
 async def test_a_mail_given_as_text_is_read_like_one_in_a_file(queue: Queue, db: DB) -> None:
     told = await receive(queue, raw=mailbox()[1].read_text(encoding="utf-8"))
     row = await db.fetchrow("SELECT number, job_id FROM invoices.invoice")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     DB = asyncpg.Connection[asyncpg.Record]
 
 NASTY = "<script>alert(1)</script>"
-PAGES = ("/", "/jobs", "/queues", "/nodes", "/schedules")
+PAGES = ("/", "/jobs", "/queues", "/nodes", "/schedules", "/docs")
 
 
 @pytest.fixture
@@ -130,7 +130,15 @@ async def test_logging_out_forgets_the_token(operator: httpx.AsyncClient) -> Non
 async def test_every_page_shows_an_empty_database(operator: httpx.AsyncClient, path: str) -> None:
     text = await page(operator, path)
     assert text.count("<h1>") == 1
-    assert "None" in text or path == "/queues"
+    assert "None" in text or path in ("/queues", "/docs")
+
+
+async def test_the_api_is_described_with_every_route_and_field(app: FastAPI, operator: httpx.AsyncClient) -> None:
+    text = await page(operator, "/docs")
+    told = app.openapi()
+    assert [path for path in told["paths"] if f"<code>{path}</code>" not in text] == []
+    assert [name for name in told["components"]["schemas"] if f'id="{name}"' not in text] == []
+    assert "http" not in text.replace("HTTP", ""), "it needs no other address"
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/jobs/7", "/nodes/nobody", "/queues/none/purge", "/jobs/x"])

@@ -17,7 +17,7 @@ def manager(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
 ) -> None:
-    """Serve the HTTP API: jobs, queues, nodes, schedules.
+    """Serve the web page and the HTTP API: jobs, queues, nodes, schedules.
 
     Example: workerctl manager --port 8000
     """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     DB = asyncpg.Connection[asyncpg.Record]
 
 NASTY = "<script>alert(1)</script>"
-PAGES = ("/", "/jobs", "/queues", "/nodes", "/schedules", "/jobs/1", "/login", "/queues/default/purge")
+PAGES = ("/", "/jobs", "/queues", "/nodes", "/schedules", "/docs", "/jobs/1", "/login", "/queues/default/purge")
 
 
 async def test_a_failing_job_is_read_retried_and_watched_its_queue_paused_and_its_node_scaled(

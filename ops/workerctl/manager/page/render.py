@@ -49,6 +49,8 @@ def _when(moment: str | datetime | None) -> str | Markup:
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return NOTHING
+    if seconds < 0.01:
+        return f"{seconds * 1000:.2g} ms"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 10 else format_duration(float(round(seconds)))

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from workerctl.manager import jobs, nodes, queues, schedules
 from workerctl.manager.base import TheQueue
 from workerctl.manager.models import Bulk, JobFilter, Scale
-from workerctl.manager.page import render, views
+from workerctl.manager.page import reference, render, views
 from workerctl.manager.page.visitor import COOKIE, NotSignedIn, Operator, Reader, admit, here, local
 from workerctl.manager.problems import Problem, status_of
 from workerd.errors import WorkerdError
@@ -88,6 +88,20 @@ async def log_out(_visitor: Reader) -> Response:
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return answer
+
+
+@router.get("/docs")
+async def docs(request: Request, visitor: Reader) -> Response:
+    """The HTTP API, for people."""
+    told = request.app.openapi()
+    text = render.page("reference", visitor, routes=reference.routes(told), schemas=reference.schemas(told))
+    return HTMLResponse(text)
+
+
+@router.get("/docs/openapi.json")
+async def description(request: Request, _visitor: Reader) -> Response:
+    """The same for programs, to be looked at in a browser."""
+    return Response(orjson.dumps(request.app.openapi()), media_type="application/json")
 
 
 @router.get("/events")
