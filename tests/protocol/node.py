@@ -10,7 +10,7 @@ import asyncpg
 
 from tests.protocol.test_state_machine import DAY, ENDINGS, GOOD, TASK, end, wanted
 from workerd.daemon.lows import Lows
-from workerd.errors import DatabaseError, NodeDead
+from workerd.errors import DatabaseError, LaneLocked, NodeDead
 from workerd.queue.claim import Claimed, claim
 from workerd.queue.cycle import cycle
 from workerd.queue.database import CONNECTION_ERRORS, connect
@@ -111,7 +111,7 @@ class Attacker:
         self.claiming = True
         try:
             held, answer = await cycle(db, self.id, [end(job, random.choice(GOOD)) for job in ended], asked)
-        except asyncpg.LockNotAvailableError:
+        except LaneLocked:
             self._counts["lane locked"] += 1
             return
         finally:

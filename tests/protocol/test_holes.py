@@ -15,7 +15,7 @@ from tests.handlers import gate
 from tests.protocol.test_state_machine import DAY, TASK, broken, end, enqueue, wanted
 from tests.support import InProcess, state_of, until, until_state
 from workerd.daemon.lows import Lows
-from workerd.errors import NodeDead
+from workerd.errors import LaneLocked, NodeDead
 from workerd.queue import node as registry
 from workerd.queue.claim import BEGINNING, Answer, Claimed, Wanted, claim
 from workerd.queue.cycle import cycle
@@ -474,7 +474,7 @@ async def test_a_cycle_on_a_locked_lane_gives_up_and_writes_nothing(db: DB, sess
     (job,) = await jobs_of(db, 1, 1, lane, 1)
     async with first.transaction():
         await first.execute("SELECT workerd.lock_lane($1)", lane.id)
-        with pytest.raises(asyncpg.LockNotAvailableError):
+        with pytest.raises(LaneLocked):
             await cycle(second, 1, [end(job, "succeeded")], wanted(2, [(lane, BEGINNING)]))
         assert await state_of(db, job.id) == "running"
         assert await finish(second, 1, [end(job, "succeeded")]) == [True]
