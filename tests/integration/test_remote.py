@@ -121,6 +121,12 @@ async def _done(db: DB, order: int) -> orders.Outcome | None:
     return outcome if outcome is not None and outcome.done else None
 
 
+async def test_results_of_a_megabyte_that_end_together_are_delivered(edge: InProcess, queue: Queue) -> None:
+    values = [str(n) * 990_000 for n in range(8)]
+    jobs = await queue.enqueue_many("echo", [{"value": value} for value in values] * 3)
+    assert [len(await queue.result(job, timeout=30)) for job in jobs] == [990_000] * 24
+
+
 async def test_its_key_is_free_when_a_job_starts(edge: InProcess, queue: Queue, db: DB) -> None:
     options: dict[str, Any] = {"key": "k", "key_until": "started"}
     first = await queue.enqueue("nap", {"seconds": 0.3}, **options)
@@ -267,6 +273,29 @@ async def test_a_node_can_be_written_in_any_language(manager: ManagerProcess, qu
         assert (await client.delete(node)).status_code == 204
         assert (await client.post(f"{node}/heartbeat", json={})).status_code == 410
         assert (await client.post(f"{node}/claim", json={"batch": 1})).status_code in (200, 410)
+
+
+async def test_a_claim_writes_ends_of_any_kind(manager: ManagerProcess, queue: Queue, db: DB) -> None:
+    token = await tokens.create(db, "one", ["work"])
+    async with manager.client(token) as client:
+        given = {"name": "elsewhere", "tasks": [{"name": "echo"}], "id": 77}
+        assert (await client.post("/api/v1/nodes", json=given)).json() == {"id": "77"}
+        assert (await client.post("/api/v1/nodes", json=given)).json() == {"id": "77"}, "the answer was lost, say"
+        jobs = await queue.enqueue_many("echo", [{"value": n} for n in range(3)])
+        claimed = (await client.post("/api/v1/nodes/77/claim", json={"batch": 3})).json()
+        held = [{"n": claimed["n"], "pos": job["pos"], "id": job["id"]} for job in claimed["jobs"]]
+        outcomes: list[dict[str, Any]] = [
+            {"outcome": "succeeded", "result": "1"},
+            {"outcome": "failed", "error": "ValueError: no"},
+            {"outcome": "retry", "error": "ValueError: not yet", "delay": 3600},
+        ]
+        ended = [{**job, **outcome} for job, outcome in zip(held, outcomes, strict=True)]
+        told = (await client.post("/api/v1/nodes/77/claim", json={"ends": ended})).json()
+        assert told["held"] == [True, True, True]
+        assert [await state_of(db, job) for job in jobs] == ["succeeded", "failed", "scheduled"]
+        assert (await client.delete("/api/v1/nodes/77")).status_code == 204
+        again = await client.post("/api/v1/nodes", json=given)
+        assert (again.status_code, "choose another id" in again.json()["detail"]) == (409, True)
 
 
 async def test_a_claim_that_waits_is_answered_when_there_is_nothing(manager: ManagerProcess, db: DB) -> None:

@@ -7,6 +7,7 @@ import math
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from workerd.queue.finish import is_good
 from workerd.queue.tally import Tally, bucket
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Finisher:
         """Remove and return a batch: of successes that `cycle` can write, or of everything else."""
         if not self._pending:
             return []
-        batch = [end for end in self._pending if _is_good(end) is good][:BATCH]
+        batch = [end for end in self._pending if is_good(end) is good][:BATCH]
         if batch:
             self.taken_at = monotonic()
         if len(batch) == len(self._pending):
@@ -183,8 +184,3 @@ class Finisher:
         second, count = self._second
         self._second = (now, count + ends if second == now else ends)
         return 0.0 if self._second[1] <= QUIET_RATE else SLOW
-
-
-def _is_good(end: Finished) -> bool:
-    """Whether `cycle` can write it: a success, in the lease of its claim, with nothing to be written before."""
-    return end.succeeded and end.job.split is None and end.lines is None

@@ -58,6 +58,11 @@ class Finished:
         return not self.ttl and self.job.key is None and self.progress is None and self.job.options is None
 
 
+def is_good(end: Finished) -> bool:
+    """Whether `cycle` can write it: a success, in the lease of its claim, with nothing to be written before."""
+    return end.succeeded and end.job.split is None and end.lines is None
+
+
 async def finish(connection: AnyConnection, node: int, ended: Sequence[Finished]) -> list[bool]:
     """Write the ends of attempts of one node; for each whether its lease still held it. A False had been rescued and changed nothing."""
     good = [end for end in ended if end.succeeded]

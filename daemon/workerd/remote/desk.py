@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workerd.queue.progress import Progress
     from workerd.remote.caller import Caller
 
+LOGS = 30  # jobs whose lines one request carries
 NO_DATABASE = (
     "this node works through a manager and has no connection to the database, which job.connection() and job.finish_in() need: "
     "declare the task with needs_database=True, then nodes that have one run it"
@@ -35,13 +36,14 @@ class HttpDesk:
         await self._caller.ask("POST", f"/api/v1/nodes/{node}/progress", body)
 
     async def keep_lines(self, node: int, logged: Sequence[tuple[Claimed, JobLines]]) -> None:
-        told = [(lines, list(lines.pending)) for _, lines in logged]
-        body = words.Reports(
-            logged=[words.Logged(**wire.held_words(job), lines=wire.line_words(lines)) for job, lines in logged]
-        )
-        await self._caller.ask("POST", f"/api/v1/nodes/{node}/progress", body)
-        for lines, written in told:
-            lines.written(written)
+        for start in range(0, len(logged), LOGS):
+            told = [(job, lines, list(lines.pending)) for job, lines in logged[start : start + LOGS]]
+            body = words.Reports(
+                logged=[words.Logged(**wire.held_words(job), lines=wire.line_words(lines)) for job, lines, _ in told]
+            )
+            await self._caller.ask("POST", f"/api/v1/nodes/{node}/progress", body)
+            for _, lines, written in told:
+                lines.written(written)
 
     async def steps(self, job: Claimed) -> dict[str, str]:
         found: dict[str, str] = await self._caller.ask("GET", self._of(job, "steps"), None, dict[str, str])

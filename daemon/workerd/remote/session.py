@@ -54,14 +54,13 @@ class HttpSession:
         return [Lane(lane.id, lane.queue, lane.priority) for lane in found]
 
     async def cycle(self, node: int, ended: Sequence[Finished], wanted: Wanted) -> tuple[list[bool], Answer]:
-        claim = wire.claim_words(wanted, ended)
-        told: words.Claims = await self._ask("POST", node, "claim", claim, words.Claims)
-        return told.held, wire.answer(node, wanted, told)
+        *first, last = wire.portions(ended)
+        held = [mine for portion in first for mine in await self._finish(node, portion)]
+        told: words.Claims = await self._ask("POST", node, "claim", wire.claim_words(wanted, last), words.Claims)
+        return held + told.held, wire.answer(node, wanted, told)
 
     async def write(self, node: int, ended: list[Finished]) -> list[bool]:
-        finish = words.Finish(ends=[wire.end_words(end) for end in ended])
-        done: words.FinishDone = await self._ask("POST", node, "finish", finish, words.FinishDone)
-        return done.held
+        return [mine for portion in wire.portions(ended) for mine in await self._finish(node, portion)]
 
     async def leases(self, node: int) -> list[Lease]:
         found: list[words.LeaseWords] = await self._ask("GET", node, "leases", None, list[words.LeaseWords])
@@ -80,6 +79,11 @@ class HttpSession:
     async def tally(self, node: int, tallies: dict[tuple[str, str], Tally]) -> None:
         told = [wire.tally_words(task, queue, each).model_dump() for (task, queue), each in tallies.items()]
         await self._asked(self._caller.ask_raw("POST", f"/api/v1/nodes/{node}/tallies", orjson.dumps(told), None))
+
+    async def _finish(self, node: int, ended: list[Finished]) -> list[bool]:
+        finish = words.Finish(ends=[wire.end_words(end) for end in ended])
+        done: words.FinishDone = await self._ask("POST", node, "finish", finish, words.FinishDone)
+        return done.held
 
     async def _ask(self, method: str, node: int, what: str, body: Any = None, kind: Any = None) -> Any:
         return await self._asked(self._caller.ask(method, f"/api/v1/nodes/{node}/{what}", body, kind))

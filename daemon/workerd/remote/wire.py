@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from workerd.queue.progress import Progress
 
+PORTION = 2_000_000  # characters of results, errors and lines that one request carries
 NO_LANE = Lane(0, "", 0)
 
 
@@ -119,6 +120,21 @@ def finished(node: int, end: words.End) -> Finished:
         claimed(node, end), outcome, monotonic() - end.ago, end.ran, end.ttl, end.progress,
         lines=job_lines(end.lines) if end.lines else None
     )  # fmt: skip
+
+
+def portions(ended: Sequence[Finished]) -> list[list[Finished]]:
+    """The same ends in their order, in lists that one request can carry; at least one, which may be empty."""
+    found: list[list[Finished]] = [[]]
+    size = 0
+    for end in ended:
+        own = sum(len(text) for text in (end.outcome.result, end.outcome.error) if text is not None)
+        own += sum(len(line.message) for line in (end.lines.pending if end.lines is not None else ()))
+        if found[-1] and size + own > PORTION:
+            found.append([])
+            size = 0
+        size += own
+        found[-1].append(end)
+    return found
 
 
 def line_words(lines: JobLines | None) -> list[words.LogLine]:

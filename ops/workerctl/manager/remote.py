@@ -6,6 +6,7 @@ import secrets
 from time import monotonic
 from typing import Annotated, Any
 
+import asyncpg
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
@@ -19,6 +20,7 @@ from workerd.queue import key as keys
 from workerd.queue.claim import BEGINNING, Wanted
 from workerd.queue.cycle import cycle
 from workerd.queue.declare import declare
+from workerd.queue.finish import Finished, is_good
 from workerd.queue.node import Figures, Registration
 from workerd.queue.progress import Progress
 from workerd.remote import wire, words
@@ -51,7 +53,7 @@ async def _mine(request: Request, home: TheQueue, token: Worker, node_id: NodeId
 Mine = Annotated[int, Depends(_mine)]
 
 
-@router.post("/nodes", status_code=201, responses=answers())
+@router.post("/nodes", status_code=201, responses=answers(409))
 async def register(home: TheQueue, token: Worker, wanted: words.NewNode) -> words.Registered:
     """Enter a node. It lives until it leaves, or until three of its heartbeats have not come."""
     node_id = wanted.id or node.new_id()
@@ -59,8 +61,11 @@ async def register(home: TheQueue, token: Worker, wanted: words.NewNode) -> word
     about = Registration(wanted.name, wanted.pid, wanted.version, wanted.heartbeat, runs, list(wanted.queues))
     async with home.connection() as connection:
         await declare(connection, Declared([wire.declaration(task) for task in wanted.tasks], list(wanted.ttls)))
-        if not await node.is_registered(connection, node_id, token.id):  # its answer was lost
-            await node.register(connection, node_id, about, workers=wanted.workers, locked=False, token=token.id)
+        if not await node.is_registered(connection, node_id, token.id):  # else the answer was lost
+            try:
+                await node.register(connection, node_id, about, workers=wanted.workers, locked=False, token=token.id)
+            except asyncpg.UniqueViolationError as error:
+                raise Problem(409, f"there is, or was, a node {node_id}: choose another id, or leave it out") from error
     return words.Registered(id=str(node_id))
 
 
@@ -98,22 +103,28 @@ async def claim(request: Request, reach: TheReach, node_id: Mine, wanted: words.
     """Take jobs for a node, of one lane; waits for some where it is told to."""
     until = monotonic() + wanted.wait
     bell, cursor = reach.bell, reach.bell.cursor
-    successes = [wire.finished(node_id, end) for end in wanted.ends]
-    held: list[bool] = []
+    ended = [wire.finished(node_id, end) for end in wanted.ends]
+    successes = [end for end in ended if is_good(end)]
+    others = [end for end in ended if not is_good(end)]
+    held: dict[Finished, bool] = {}
+    if others:
+        async with await reach.claims() as connection:
+            held.update(zip(others, await ends.write(connection, node_id, others), strict=True))
     while True:
         if wanted.rest or wanted.wait:
             await bell.rest(node_id)
         async with await reach.claims() as connection:
             whole = await _wanted(connection, node_id, wanted)
             written, answer = await cycle(connection, node_id, successes, whole)
-        held, successes = held or written, []
+        held.update(zip(successes, written, strict=True))
+        successes = []
         left = until - monotonic()
         if answer.jobs or left <= 0 or bell.closed or await request.is_disconnected():
             break
         cursor, _ = await bell.wait(cursor, min(left, LOOK))
     if answer.jobs:
         await bell.rise(node_id)
-    return _json(wire.claims_words(whole.n, answer, held))
+    return _json(wire.claims_words(whole.n, answer, [held[end] for end in ended]))
 
 
 @router.post("/nodes/{node_id}/finish", responses=answers(410))
