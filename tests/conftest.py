@@ -71,9 +71,8 @@ def server(clean_environment: None) -> Iterator[str]:
         shutil.rmtree(state)
 
 
-@pytest.fixture(scope="session")
-def template(server: str) -> str:
-    """The name of a database with the schema, of which each test gets a copy."""
+def make_template(server: str) -> str:
+    """Make the database with the schema of which each test gets a copy; gives its name."""
 
     async def make() -> None:
         connection = await asyncpg.connect(server)
@@ -86,6 +85,12 @@ def template(server: str) -> str:
 
     asyncio.run(make())
     return "workerd_template"
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> str:
+    """The name of a database with the schema, of which each test gets a copy."""
+    return make_template(server)
 
 
 async def _fresh(server: str, template: str) -> AsyncIterator[str]:

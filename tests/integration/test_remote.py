@@ -246,6 +246,27 @@ async def test_a_manager_that_is_told_to_stop_does_not_wait_for_its_nodes(
     await manager.start()  # so that the node can leave
 
 
+async def test_a_manager_runs_jobs_itself_while_no_node_lives(
+    settings: Settings, queue: Queue, db: DB, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "manager"
+    home.mkdir()
+    monkeypatch.setenv("TASKS", "tests.handlers")
+    with ManagerProcess(dsn, home, "--run-locally", "--patience", "1") as manager:
+        await manager.start()
+        first = await queue.enqueue("echo", {"value": 1})
+        assert (await until_state(db, first, "succeeded"))["node"] == "manager-stand-in"
+        async with InProcess(settings):
+            gone = "SELECT stopped FROM workerd.node WHERE name = 'manager-stand-in'"
+            await until(lambda: db.fetchval(gone), "the stand-in has drained")
+            second = await queue.enqueue("echo", {"value": 2})
+            assert (await until_state(db, second, "succeeded"))["node"] == settings.node
+        third = await queue.enqueue("echo", {"value": 3})
+        assert (await until_state(db, third, "succeeded"))["node"] == "manager-stand-in"
+        await manager.stop()
+    assert await db.fetchval("SELECT count(*) FROM workerd.node WHERE NOT stopped") == 0
+
+
 # the same with nothing but HTTP
 
 

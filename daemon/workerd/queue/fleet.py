@@ -17,6 +17,7 @@ _FIND = """
 _FORGET = """
     UPDATE workerd.node SET forgotten_at = clock_timestamp() WHERE id = ANY ($1) AND dead_at IS NOT NULL AND forgotten_at IS NULL
 """
+_ANY = "SELECT EXISTS (SELECT FROM workerd.node WHERE dead_at IS NULL AND NOT draining AND name <> $1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,12 @@ async def living(connection: AnyConnection, node: str) -> Known:
     if found:
         raise NodeError(f"node {node} is dead: nothing can be ordered of it")
     raise NodeNotFound(f"there is no node {node} (see workerctl nodes list)")
+
+
+async def any_living(connection: AnyConnection, but: str) -> bool:
+    """Whether a node lives, and takes jobs, that is not of this name."""
+    found: bool = await connection.fetchval(_ANY, but)
+    return found
 
 
 async def forget(connection: AnyConnection, node: str) -> int:

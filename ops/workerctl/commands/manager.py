@@ -16,27 +16,34 @@ Name = Annotated[str, typer.Argument(metavar="NAME")]
 def manager(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    run_locally: Annotated[bool, typer.Option("--run-locally", help="Run jobs here while no node lives.")] = False,
+    patience: Annotated[float, typer.Option(help="Seconds without a node after which that begins.", min=1)] = 30.0,
 ) -> None:
     """Serve the web page and the HTTP API: jobs, queues, nodes, schedules.
 
     Example: workerctl manager --port 8000
     """
-    context.run(_serve(host, port))
+    context.run(_serve(host, port, patience if run_locally else None))
 
 
-async def _serve(host: str, port: int) -> None:
+async def _serve(host: str, port: int, patience: float | None) -> None:
+    """`patience`: seconds without a node after which jobs are run here; None: never."""
     from workerd.errors import ConfigError
     from workerd.queue import migrate
 
     try:
         from workerctl.manager.serve import serve
+        from workerctl.manager.stand_in import StandIn
     except ImportError as error:
         raise ConfigError(f"the manager needs {error.name}: pip install 'workerd[manager]'") from error
     async with context.session() as (connection, direct):
         await migrate.upgrade(connection)
     async with context.queue(pool_size=POOL, upgrade=False) as queue:
         render.say(f"http://{host}:{port}")
-        await serve(queue, direct, context.settings(), host, port)
+        settings = context.settings()
+        name = f"{settings.node}-stand-in"
+        stand_in = None if patience is None else StandIn(queue, name, context.flags(), patience)
+        await serve(queue, direct, settings, host, port, stand_in)
 
 
 commands = (manager,)

@@ -17,10 +17,12 @@ from workerd.maintenance.leader import Leader
 from workerd.queue import tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from socket import socket
 
     from fastapi import FastAPI
 
+    from workerctl.manager.stand_in import StandIn
     from workerd.config import Settings
     from workerd.queue.client import Queue
 
@@ -29,20 +31,25 @@ NOBODY = 0  # the id of no node: it is the manager who ends what no run ends
 
 
 class Server(uvicorn.Server):
-    """Lets nobody wait for what may come when it is told to stop."""
+    """Told to stop it ends what it does besides requests first: uvicorn ends the process itself, and nobody waits for what may come."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, besides: Sequence[asyncio.Task[None]]) -> None:
         super().__init__(config)
-        self._app = app
+        self._state = app.state
+        self._besides = besides
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        await self._app.state.hub.close()
-        await self._app.state.once.close()
-        await self._app.state.reach.close()
-        await super().shutdown(sockets)
+        await self._state.hub.close()
+        await self._state.once.close()
+        await self._state.reach.close()
+        for each in self._besides:
+            each.cancel()
+        await asyncio.gather(super().shutdown(sockets), *self._besides, return_exceptions=True)
 
 
-async def serve(queue: Queue, direct: str, settings: Settings, host: str, port: int) -> None:
+async def serve(
+    queue: Queue, direct: str, settings: Settings, host: str, port: int, stand_in: StandIn | None = None
+) -> None:
     """Serve until told to stop, and lead the fleet where no node does. Raises ConfigError beyond loopback while there is no token."""
     async with queue.connection() as connection:
         guarded = any(not token.revoked for token in await tokens.every(connection))
@@ -58,12 +65,10 @@ async def serve(queue: Queue, direct: str, settings: Settings, host: str, port: 
     if sys.stdout.isatty():
         render.say(f"log in once at http://{host}:{port}{app.state.once.offer()}")
     leader = Leader(direct, settings, {}, f"worker manager {settings.node} maintenance", Census(), lambda: NOBODY)
-    leading = asyncio.create_task(leader.run(), name="leader")
-    try:
-        await Server(config, app).serve()
-    finally:
-        leading.cancel()
-        await asyncio.wait([leading])
+    besides = [asyncio.create_task(leader.run(), name="leader")]
+    if stand_in is not None:
+        besides.append(asyncio.create_task(stand_in.run(), name="stand-in"))
+    await Server(config, app, besides).serve()
 
 
 def _is_loopback(host: str) -> bool:

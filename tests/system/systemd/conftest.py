@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import make_template
 from tests.faults.balance import Books
 from tests.faults.cluster import Cluster
 from tests.system.systemd.machine import TESTBED, Machine, make_environment
@@ -49,6 +50,12 @@ def server() -> Iterator[str]:
     """A PostgreSQL that machines reach too: over TCP."""
     with Cluster() as cluster:
         yield cluster.url[""]
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> str:
+    """That server's own: pytest keeps a session's fixture for whoever asks, whatever `server` it asks with."""
+    return make_template(server)
 
 
 @pytest.fixture

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from workerd.errors import ConfigError, DatabaseError
 from workerd.queue import tokens
+from workerd.queue.database import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
     from workerd.queue.client import Queue
@@ -38,5 +41,8 @@ class Once:
     async def close(self) -> None:
         """Revoke it."""
         if self._name is not None:
-            async with self._queue.connection() as connection:
-                await tokens.revoke(connection, self._name)
+            with contextlib.suppress(
+                DatabaseError, ConfigError, *CONNECTION_ERRORS
+            ):  # it is away, or somebody was quicker
+                async with self._queue.connection() as connection:
+                    await tokens.revoke(connection, self._name)
