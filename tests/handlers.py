@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from workerd import Discard, Job, Retry, RetryAfter, Snooze, task
@@ -196,6 +197,20 @@ async def measured(*, job: Job) -> str:
     return "done"
 
 
+@task
+async def held_after_progress(*, job: Job) -> None:
+    for message in ("one", "two", "three"):
+        await job.progress(0.5, message)
+    await asyncio.Event().wait()
+
+
+@task
+async def telling_the_time(times: int, *, job: Job) -> None:
+    for n in range(times):
+        await job.progress(n / times, f"at {time.time()}")
+        await asyncio.sleep(0.6)
+
+
 @task(result_ttl=0)
 async def forgotten() -> None:
     pass
@@ -229,6 +244,17 @@ async def transactional(n: int, *, rolls_back: bool = False, job: Job) -> str:
 async def recorded(n: int, seconds: float, *, job: Job) -> int:
     """Writes who ran what when; the row and the success of the job are committed together."""
     await asyncio.sleep(seconds)
+    async with job.connection() as connection, connection.transaction():
+        await connection.execute("INSERT INTO ran (n, attempt) VALUES ($1, $2)", n, job.attempt)
+        await job.finish_in(connection, n)
+    return n
+
+
+@task
+async def recorded_when_allowed(n: int, sign: str, *, job: Job) -> int:
+    """As `recorded`, when there is a file `sign`: daemons of several processes see it."""
+    while not Path(sign).exists():  # noqa: ASYNC110 - no event reaches both
+        await asyncio.sleep(0.05)
     async with job.connection() as connection, connection.transaction():
         await connection.execute("INSERT INTO ran (n, attempt) VALUES ($1, $2)", n, job.attempt)
         await job.finish_in(connection, n)

@@ -59,7 +59,7 @@ async def _noticed(ctl: Ctl, daemon: DaemonProcess) -> None:
 async def test_a_schema_that_is_dropped_and_restored_under_daemons_loses_no_job_and_runs_none_twice(
     settings: Settings, queue: Queue, db: DB, ctl: Ctl
 ) -> None:
-    """No job ends between backup and drop: the queue is paused, and what runs takes longer. So each may run to its end once only."""
+    """No job ends between backup and drop: the queue is paused, and what runs waits for a sign. So each may run to its end once only."""
     await db.execute("CREATE TABLE public.ran (n int, attempt int)")
     daemons = fleet.daemons(settings, "one", "two")
     with daemons[0], daemons[1]:
@@ -69,7 +69,9 @@ async def test_a_schema_that_is_dropped_and_restored_under_daemons_loses_no_job_
         await _finished(db, JOBS // 5)
         await _command(ctl, "queues", "pause", "default")
         await _equals(db, RUNNING, 0)
-        long = await queue.enqueue_many("recorded", [{"n": JOBS + n, "seconds": 5} for n in range(LONG)], queue="long")
+        sign = settings.state_dir / "sign"
+        waiting = [{"n": JOBS + n, "sign": str(sign)} for n in range(LONG)]
+        long = await queue.enqueue_many("recorded_when_allowed", waiting, queue="long")
         await _equals(db, RUNNING, LONG)
         await _command(ctl, "queues", "pause", "long")
         path = str(settings.state_dir / "backup.zip")
@@ -82,6 +84,7 @@ async def test_a_schema_that_is_dropped_and_restored_under_daemons_loses_no_job_
         books = await Books.open(db)
         await _command(ctl, "queues", "resume", "default")
         await _command(ctl, "queues", "resume", "long")
+        sign.touch()
         await books.settled()
 
         assert [daemon.process.pid for daemon in daemons if daemon.process is not None] == pids

@@ -322,6 +322,26 @@ async def test_streams_tell_what_has_changed_and_cost_no_more_than_one(
     assert not hub._streams
 
 
+async def test_progress_is_written_for_those_who_look_and_else_as_the_settings_say(
+    app: FastAPI, settings: Settings, queue: Queue, db: DB
+) -> None:
+    async with InProcess(settings.model_copy(update={"progress_interval": 3600.0})):
+        job = await queue.enqueue("held_after_progress")
+        written = "SELECT message FROM workerd.progress WHERE id = $1"
+
+        async def message() -> Any:
+            return await db.fetchval(written, job)
+
+        assert await until(message, "the first report") == "one"
+        stream = app.state.hub.follow(f"/jobs/{job}", True)
+        async for text in stream:
+            if "three" in text:
+                break
+        await stream.aclose()
+        assert await queue.cancel(job)
+        await until_state(db, job, "cancelled")
+
+
 async def test_an_event_carries_the_new_piece_of_the_page(manager_page: httpx.AsyncClient, queue: Queue) -> None:
     async with manager_page.stream("GET", "/events", params={"view": "/jobs"}) as stream:
         lines = stream.aiter_lines()

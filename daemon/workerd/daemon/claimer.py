@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from workerd.config import Settings
+    from workerd.daemon.audience import Audience
     from workerd.daemon.backlog import Backlog
     from workerd.daemon.executor import Executor
     from workerd.daemon.finisher import Finisher
@@ -40,6 +41,7 @@ class Claimer:
     def __init__(
         self, link: Link, settings: Settings, tasks: list[str], holdings: Holdings, backlog: Backlog, workers: Workers,
         executor: Executor, finisher: Finisher, wake: asyncio.Event, on_dead: Callable[[], None], orders: Orders,
+        audience: Audience,
     ) -> None:  # fmt: skip
         self.link = link
         self._settings = settings
@@ -52,6 +54,7 @@ class Claimer:
         self._wake = wake
         self._on_dead = on_dead  # the database says that this node was declared dead
         self._orders = orders
+        self._audience = audience
         self._appetite = Appetite()
         self._accepting = True
         self._closing = False
@@ -265,6 +268,9 @@ class Claimer:
                 self._settle_at = 0.0
             case ["cancel" | "order", node] if int(node) == self._holdings.node:
                 self._settle_at = 0.0
+            case ["watched"]:
+                self._audience.looks()
+                return
             case _:
                 return
         self._wake.set()

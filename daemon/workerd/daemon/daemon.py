@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workerd import __version__
 from workerd.daemon import logs, parent
+from workerd.daemon.audience import Audience
 from workerd.daemon.backlog import Backlog
 from workerd.daemon.claimer import Claimer
 from workerd.daemon.control import ControlServer
@@ -107,9 +108,10 @@ class Daemon:
         verbs = Verbs(self._status, self._link, self._workers, self._departure, self._reload)
         self._metrics = MetricsServer(listener, Answers(self._collect, verbs.health, self._status))
         self._control = ControlServer(settings.socket_path, verbs.of_socket)
+        self._audience = Audience(settings.progress_interval)
         self._claimer = Claimer(
             self._link, settings, self._runs, self._holdings, self._backlog, self._workers, self._executor, self._finisher,
-            self._wake, self._beat_now, Orders(verbs.of_orders),
+            self._wake, self._beat_now, Orders(verbs.of_orders), self._audience,
         )  # fmt: skip
         self._drain = Drain(
             self._departure, self._predecessors, self._claimer, self._workers, self._executor, self._finisher
@@ -193,7 +195,7 @@ class Daemon:
 
     async def _work(self, group: asyncio.TaskGroup, session: Session) -> None:
         desk = self._transport.desk
-        host = DaemonHost(self._settings, desk, self._executor, self._holdings)
+        host = DaemonHost(self._settings, desk, self._executor, self._holdings, self._audience)
         self._executor.host = host
         self._executor.prelude = Prelude(desk)
         claiming = group.create_task(self._claimer.run(session), name="claimer")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from workerd.config import Settings
+    from workerd.daemon.audience import Audience
     from workerd.daemon.executor import Executor
     from workerd.daemon.holdings import Holdings
     from workerd.daemon.run import Run
@@ -41,8 +42,10 @@ jobs = logging.getLogger("job")
 class DaemonHost:
     """The `Host` of the jobs of this daemon."""
 
-    def __init__(self, settings: Settings, desk: Desk, executor: Executor, holdings: Holdings) -> None:
-        self._interval = settings.progress_interval
+    def __init__(
+        self, settings: Settings, desk: Desk, executor: Executor, holdings: Holdings, audience: Audience
+    ) -> None:
+        self._audience = audience
         self._desk = desk
         self._executor = executor
         self._holdings = holdings
@@ -111,10 +114,14 @@ class DaemonHost:
         run.committed = True
 
     async def flush_forever(self) -> None:
-        """Write the newest progress of each job, and what jobs have logged, every PROGRESS_INTERVAL, as long as there is any."""
+        """Write the newest progress of each job, and what jobs have logged, as long as there is any.
+
+        Every PROGRESS_INTERVAL, for an audience more often.
+        """
         while True:
-            await asyncio.sleep(self._interval)
-            self._written = {job: at for job, at in self._written.items() if at > monotonic() - self._interval}
+            await self._audience.pause()
+            recent = monotonic() - self._audience.interval
+            self._written = {job: at for job, at in self._written.items() if at > recent}
             if self._dirty:
                 await self._write(list(self._dirty))
             logging_now = [run for run in self._executor.running if run.lines is not None and run.lines.pending]

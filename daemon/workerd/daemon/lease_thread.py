@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import asyncpg
+import psutil
 import uvloop
 
 from workerd.errors import DatabaseError, TokenRefused
@@ -48,6 +49,7 @@ class LeaseThread(threading.Thread):
         self._figures = figures
         self._on_reborn = on_reborn
         self._loop_watch = loop_watch
+        self._process = psutil.Process()
         self._node = node_id
         self._registered: Future[None] = Future()
         self._schema = threading.Event()  # set when there is a schema to register in, or nothing to wait for any more
@@ -123,6 +125,11 @@ class LeaseThread(threading.Thread):
         self._met = True
         return presence
 
+    async def _beat(self, presence: Presence) -> bool:
+        """Beat; False when the node was declared dead."""
+        self._figures.rss, self._figures.lag = self._process.memory_info().rss, self._loop_watch.lag
+        return await presence.beat(self._node, self._figures)
+
     async def _keep(self, presence: Presence) -> None:
         """Hold the lock and beat until told to leave or the connection is lost."""
         self._cut.clear()
@@ -137,7 +144,7 @@ class LeaseThread(threading.Thread):
             await self._lock(presence)
         while not self._ending.is_set():
             self._hurry.clear()
-            if not await presence.beat(self._node, self._figures):
+            if not await self._beat(presence):
                 await self._begin_anew(presence)
             self._backoff = 0.0
             await self._pause(self._about.heartbeat)
@@ -160,7 +167,7 @@ class LeaseThread(threading.Thread):
     async def _lock(self, presence: Presence) -> None:
         while not await presence.lock(self._node):
             # the server still holds it for the connection that was lost: our beat shows meanwhile that we live
-            await presence.beat(self._node, self._figures)
+            await self._beat(presence)
             await self._pause(LOCK_PATIENCE)
 
     async def _pause(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The census: the leader counts for all how many jobs wait in each queue, for metrics."""
+"""The census: the leader counts for all how many jobs wait in each queue, for metrics and samples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workerd.queue.depth import Depth, depths
 if TYPE_CHECKING:
     from workerd.queue.database import Connection
 
-ROUND = 5.0  # seconds at least between two counts
+ROUND = 1.0  # seconds at least between two counts
 SHARE = 50  # a count may take one part in so many of the time: it grows with the queues
 
 

@@ -16,6 +16,7 @@ from workerd.maintenance.mover import Mover
 from workerd.maintenance.pruner import Pruner
 from workerd.maintenance.reindexer import Reindexer
 from workerd.maintenance.rescuer import Rescuer
+from workerd.maintenance.sampler import Sampler
 from workerd.maintenance.scheduler import Scheduler
 from workerd.maintenance.stager import Stager
 from workerd.queue.database import CONNECTION_ERRORS, connect
@@ -110,9 +111,9 @@ class Leader:
             Mover(),
             Rescuer(self._settings),
             Pruner(self._settings, self._tasks),
+            self._census,
+            Sampler(self._census),
         ]
-        if self._settings.enable_metrics:
-            services.append(self._census)
         due = {**dict.fromkeys(services, monotonic() + SETTLING), stager: 0.0}
         await connection.add_listener("workerd", self._notified)
         reindexer = asyncio.create_task(Reindexer(self._dsn, self._name).run(), name="reindexer")

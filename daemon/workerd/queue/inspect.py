@@ -55,10 +55,15 @@ _NODES = """
     SELECT id::text, name, CASE WHEN dead_at IS NOT NULL THEN 'dead' WHEN draining THEN 'draining' ELSE 'alive' END AS state,
         workers, busy, transport,
         extract(epoch FROM clock_timestamp() - beat)::double precision AS heartbeat_age_s,
-        version, jobs_done, jobs_failed, pid, queues, tasks, started_at
+        version, jobs_done, jobs_failed, pid, queues, tasks, started_at, rss AS rss_bytes, lag * 1000 AS loop_lag_ms
     FROM workerd.node
     WHERE forgotten_at IS NULL AND ($1 OR NOT stopped AND (dead_at IS NULL OR dead_at > now() - interval '1 day'))
     ORDER BY dead_at IS NOT NULL, name, started_at
+"""
+_RUNS = """
+    SELECT l.node::text, r.task, count(*) FROM workerd.lease l, unnest(l.tickets) t, generate_series(lower(t), upper(t) - 1) AS g(pos)
+        JOIN workerd.ready r ON r.pos = g.pos
+    WHERE r.lane = l.lane GROUP BY l.node, r.task ORDER BY l.node, count(*) DESC, r.task
 """
 
 
@@ -159,8 +164,15 @@ async def tasks(connection: AnyConnection, hours: float) -> list[dict[str, Any]]
 
 
 async def nodes(connection: AnyConnection, *, every: bool = False) -> list[dict[str, Any]]:
-    """The nodes that live or died within a day; with `every` also those that left."""
-    return [{**dict(row), "started_at": _time(row["started_at"])} for row in await connection.fetch(_NODES, every)]
+    """The nodes that live or died within a day, with how many jobs of which tasks they hold; with `every` also those that left."""
+    found = {
+        row["id"]: {**dict(row), "started_at": _time(row["started_at"]), "runs": {}}
+        for row in await connection.fetch(_NODES, every)
+    }
+    for node, task, count in await connection.fetch(_RUNS):
+        if node in found:
+            found[node]["runs"][task] = count
+    return list(found.values())
 
 
 async def known_tasks(connection: AnyConnection) -> set[str]:

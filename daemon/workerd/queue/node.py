@@ -20,7 +20,8 @@ _REGISTER = """
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::bigint, CASE WHEN $10::bigint IS NULL THEN 'postgres' ELSE 'http' END)
 """
 _BEAT = """
-    UPDATE workerd.node SET beat = clock_timestamp(), workers = $2, busy = $3, draining = $4, jobs_done = $5, jobs_failed = $6
+    UPDATE workerd.node SET beat = clock_timestamp(), workers = $2, busy = $3, draining = $4, jobs_done = $5, jobs_failed = $6,
+        rss = $7, lag = $8
     WHERE id = $1 AND dead_at IS NULL RETURNING true
 """
 _LEAVE = """
@@ -66,13 +67,15 @@ class Registration:
 
 @dataclass
 class Figures:
-    """What a daemon tells with each beat; the main loop writes, the lease thread reads."""
+    """What a daemon tells with each beat; the main loop writes, the lease thread measures memory and lag, and reads."""
 
     workers: int = 0
     busy: int = 0
     draining: bool = False
     done: int = 0
     failed: int = 0
+    rss: int | None = None  # bytes
+    lag: float | None = None  # seconds that the main loop took to come to what is new
     lost: int = field(default=0)  # finishes that were dropped since the job had been rescued
 
 
@@ -110,7 +113,15 @@ async def declare_tasks(connection: AnyConnection, tasks: Iterable[Declaration])
 async def beat(connection: AnyConnection, node: int, figures: Figures) -> bool:
     """Say that the node lives; False when it was declared dead."""
     alive = await connection.fetchval(
-        _BEAT, node, figures.workers, figures.busy, figures.draining, figures.done, figures.failed
+        _BEAT,
+        node,
+        figures.workers,
+        figures.busy,
+        figures.draining,
+        figures.done,
+        figures.failed,
+        figures.rss,
+        figures.lag,
     )
     return alive is not None
 

@@ -20,6 +20,7 @@ _REPORT = """
     JOIN workerd.lease l ON l.node = $1 AND l.n = p.n AND l.tickets @> p.pos
     ON CONFLICT (id) DO UPDATE SET fraction = excluded.fraction, message = excluded.message, at = clock_timestamp()
 """
+_WATCHED = "SELECT pg_notify('workerd', 'watched')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +36,8 @@ async def report(connection: AnyConnection, node: int, reports: Sequence[Progres
         _REPORT, node, [r.job.n for r in reports], [r.job.pos for r in reports], [r.job.id for r in reports],
         [r.fraction for r in reports], [None if r.message is None else storable(r.message) for r in reports],
     )  # fmt: skip
+
+
+async def watched(connection: AnyConnection) -> None:
+    """Let all nodes know that somebody looks, for the next seconds: they write more often."""
+    await connection.execute(_WATCHED)

@@ -81,6 +81,8 @@ class Beat(Word):
     draining: bool = False
     jobs_done: Id = 0
     jobs_failed: Id = 0
+    rss: Id | None = Field(None, description="Bytes of memory.")
+    lag: Seconds | None = Field(None, description="That its loop took to come to what is new.")
 
 
 class LogLine(Word):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI
@@ -36,7 +35,7 @@ def create_app(queue: Queue, direct: str | None = None) -> FastAPI:
     app.include_router(api)
     app.include_router(health.router)
     app.state.once = Once(queue)
-    app.state.hub = Hub(partial(views.rendered, queue))
+    app.state.hub = Hub(views.Looks(queue))
     app.include_router(page.router)
 
     @app.get("/openapi.json", include_in_schema=False)

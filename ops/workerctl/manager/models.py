@@ -196,6 +196,9 @@ class Node(BaseModel):
     queues: list[str]
     tasks: list[str]
     started_at: str | None
+    rss_bytes: int | None = Field(description="Of the daemon, at its last beat.")
+    loop_lag_ms: float | None
+    runs: dict[str, int] = Field(description="How many jobs of each task it holds.")
 
 
 class Scale(Given):
@@ -250,6 +253,24 @@ class Stats(BaseModel):
     hours: float
     queues: list[QueueDepth]
     tasks: list[TaskFigures]
+
+
+class Sample(BaseModel):
+    """What the fleet did in some seconds: `covers` says in how many of them jobs were counted. Quantiles are null where nothing ended."""
+
+    at: datetime
+    covers: float
+    succeeded: int
+    failed: int
+    cancelled: int
+    retried: int
+    queued: int | None = Field(description="The most there were; null: there were too many to be counted in time.")
+    running: int | None
+    scheduled: int | None
+    oldest_queued_s: float | None
+    run_p50_ms: float | None
+    run_p95_ms: float | None
+    wait_p95_ms: float | None
 
 
 class Entry(BaseModel):

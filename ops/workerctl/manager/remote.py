@@ -72,7 +72,7 @@ async def register(home: TheQueue, token: Worker, wanted: words.NewNode) -> word
 @router.post("/nodes/{node_id}/heartbeat", status_code=204, responses=answers(410))
 async def heartbeat(home: TheQueue, node_id: Mine, beat: words.Beat) -> Response:
     """Say that a node lives. 410: it was declared dead, its jobs are run elsewhere."""
-    figures = Figures(beat.workers, beat.busy, beat.draining, beat.jobs_done, beat.jobs_failed)
+    figures = Figures(beat.workers, beat.busy, beat.draining, beat.jobs_done, beat.jobs_failed, beat.rss, beat.lag)
     async with home.connection() as connection:
         if not await node.beat(connection, node_id, figures):
             raise Problem(410, f"node {node_id} was declared dead: register anew")

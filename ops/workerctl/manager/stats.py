@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
+from pydantic import BeforeValidator
 
 from workerctl.manager.access import Operator, Reader
 from workerctl.manager.base import TheQueue
-from workerctl.manager.models import Entry, Stats
+from workerctl.manager.models import Entry, Sample, Stats
 from workerctl.manager.problems import answers
-from workerd.queue import audit, inspect
+from workerd.queue import audit, inspect, samples
+
+SPAN = Query(description="1: ten minutes of seconds, 60: a day of minutes, 3600: 90 days of hours.")
 
 router = APIRouter(tags=["stats"])
 
@@ -21,6 +24,16 @@ async def stats(home: TheQueue, _token: Reader, hours: Annotated[float, Query(ge
     async with home.connection() as connection:
         queues, tasks = await inspect.queues(connection), await inspect.tasks(connection, hours)
     return Stats.model_validate({"hours": hours, "queues": queues, "tasks": tasks})
+
+
+@router.get("/samples", responses=answers())
+async def sampled(
+    home: TheQueue, _token: Reader,
+    span: Annotated[Literal[1, 60, 3600], BeforeValidator(int), SPAN] = 1,
+) -> list[Sample]:  # fmt: skip
+    """What the node that leads has written down, the oldest first."""
+    async with home.connection() as connection:
+        return [Sample.model_validate(row) for row in await samples.read(connection, span, span)]
 
 
 @router.get("/audit", responses=answers())

@@ -24,7 +24,7 @@ from workerd import Queue, embedded
 from workerd.queue import migrate, tokens
 from workerd.settings import Settings
 
-ENDED = "SELECT count(*) > 20 FROM workerd.history WHERE state = 'succeeded'"
+ENDED = "SELECT count(*) > 200 FROM workerd.history WHERE state = 'succeeded'"
 
 
 async def take(dsn: str, state: Path) -> None:
@@ -41,7 +41,9 @@ async def take(dsn: str, state: Path) -> None:
         await asyncio.to_thread(daemon.start)
         async with Queue.connect(dsn) as queue:
             mails = sorted(Path(samples.__file__).parent.glob("*.eml"))
-            await queue.enqueue_many("process_email", [{"path": str(mail)} for mail in mails] * 4)
+            for round_ in range(30):
+                await queue.enqueue_many("process_email", [{"path": str(mail)} for mail in mails] * (1 + round_ % 7))
+                await asyncio.sleep(2)
             await queue.enqueue("ocr_extract", {"path": "/nowhere/lost.pdf"}, max_retries=0)
             await until(lambda: connection.fetchval(ENDED), "the mailbox is read")
             await queue.enqueue_many("send_notification", [{"subject": "due", "text": "tomorrow"}] * 12, delay="1h")
@@ -53,7 +55,7 @@ async def picture(url: str, token: str) -> None:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = await browser.new_page(
-            base_url=url, viewport={"width": 1200, "height": 760}, color_scheme="light", timezone_id="UTC"
+            base_url=url, viewport={"width": 1200, "height": 860}, color_scheme="light", timezone_id="UTC"
         )
         await page.goto("/")
         await page.get_by_label("Token").fill(token)

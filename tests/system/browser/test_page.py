@@ -64,6 +64,29 @@ async def test_news_come_while_the_page_is_looked_at(page: Page, queue: Queue) -
     await expect(page.locator("time").first).not_to_contain_text("UTC")
 
 
+OBSERVE = """() => {
+  window.delays = {};
+  new MutationObserver(() => {
+    const told = document.getElementById("live").textContent.match(/at (\\d+\\.\\d+)/);
+    if (told && !(told[1] in window.delays)) window.delays[told[1]] = Date.now() / 1000 - Number(told[1]);
+  }).observe(document.getElementById("live"), { childList: true, subtree: true });
+}"""
+
+
+async def test_how_far_a_job_is_shows_within_a_second(
+    page: Page, daemon: DaemonProcess, settings: Settings, queue: Queue
+) -> None:
+    daemon.settings = settings.model_copy(update={"progress_interval": 60.0})
+    daemon.start()
+    job = await queue.enqueue("telling_the_time", {"times": 12})
+    await page.goto(f"/jobs/{job}")
+    await page.evaluate(OBSERVE)
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("succeeded", timeout=30_000)
+    delays = sorted((await page.evaluate("window.delays")).values())
+    assert len(delays) >= 6, delays
+    assert delays[len(delays) // 2] < 1.0, delays
+
+
 async def test_what_jobs_carry_is_shown_and_not_run(page: Page, queue: Queue) -> None:
     asked: list[str] = []
     page.on("dialog", lambda dialog: asked.append(dialog.message))

@@ -11,7 +11,7 @@ from workerd.errors import WorkerdError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-INTERVAL = 1.0  # seconds between two looks
+INTERVAL = 0.5  # seconds between two looks
 SHARE = 10  # a look may take one part in so many of the time
 ALIVE = 15.0  # seconds without news after which a stream says that it is there
 

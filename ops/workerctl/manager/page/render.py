@@ -46,7 +46,8 @@ def _when(moment: str | datetime | None) -> str | Markup:
     return Markup('<time datetime="{}">{} UTC</time>').format(told.isoformat(timespec="milliseconds"), text)
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """A duration for people, short."""
     if seconds is None:
         return NOTHING
     if seconds < 0.01:
@@ -57,7 +58,11 @@ def _duration(seconds: float | None) -> str:
 
 
 def _milliseconds(value: float | None) -> str:
-    return _duration(None if value is None else value / 1000)
+    return duration(None if value is None else value / 1000)
+
+
+def _bytes(count: int | None) -> str:
+    return NOTHING if count is None else f"{count / 1_000_000:,.0f} MB"
 
 
 def _json(value: object) -> str:
@@ -72,5 +77,5 @@ def _path(text: str) -> str:
 
 
 _environment.filters.update(
-    when=_when, duration=_duration, milliseconds=_milliseconds, json=_json, path=_path, number=lambda value: f"{value:,}"
+    when=_when, bytes=_bytes, duration=duration, milliseconds=_milliseconds, json=_json, path=_path, number=lambda value: f"{value:,}"
 )  # fmt: skip

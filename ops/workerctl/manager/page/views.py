@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from workerctl.manager.page import render
+from workerctl.manager.page import charts, render
 from workerd.errors import NotFound
-from workerd.queue import fleet, inspect, job_log, pages, schedules
+from workerd.queue import fleet, inspect, job_log, pages, progress, schedules
 from workerd.queue.inspect import STATES
 
 if TYPE_CHECKING:
@@ -21,18 +22,20 @@ if TYPE_CHECKING:
 JOBS = 50  # of one page
 FAILURES = 8  # on the overview
 AHEAD = 3  # times of a schedule
+TELL = 2.0  # seconds between two words to the nodes that somebody looks
 FILTERS = ("state", "queue", "task", "node", "key")
 
 
 @dataclass(frozen=True)
 class View:
-    """`template` renders what `load` answers."""
+    """`template` renders what `load` answers; `progress`: it shows how far jobs are."""
 
     template: str
     load: Callable[[AnyConnection, dict[str, str], bool], Awaitable[dict[str, Any]]]
+    progress: bool = False
 
 
-async def _overview(connection: AnyConnection, _query: dict[str, str], _sees: bool) -> dict[str, Any]:
+async def _overview(connection: AnyConnection, query: dict[str, str], _sees: bool) -> dict[str, Any]:
     queues = await inspect.queues(connection)
     nodes = await inspect.nodes(connection)
     tasks = await inspect.tasks(connection, 1.0)
@@ -43,14 +46,21 @@ async def _overview(connection: AnyConnection, _query: dict[str, str], _sees: bo
         "running": sum(each["running"] for each in queues),
         "scheduled": sum(each["scheduled"] for each in queues),
         "blocked": sum(each["blocked"] for each in queues),
-        "oldest": max((each["oldest_queued_s"] or 0.0 for each in queues), default=0.0),
+        "oldest": max(
+            (each["oldest_queued_s"] for each in queues if each["oldest_queued_s"] is not None), default=None
+        ),
         "nodes": len(living),
         "workers": sum(node["workers"] for node in living),
         "busy": sum(node["busy"] for node in living),
         "ended": sum(task["succeeded"] + task["failed"] for task in tasks),
         "failed": sum(task["failed"] for task in tasks),
     }
-    return {"figures": figures, "queues": queues, "tasks": tasks, "failed": failed}
+    over = charts.RANGES.get(query.get("range", ""), charts.RANGES["10m"])
+    drawn = await charts.load(connection, over)
+    return {
+        "figures": figures, "queues": queues, "tasks": tasks, "failed": failed, "charts": drawn, "over": over,
+        "ranges": charts.RANGES,
+    }  # fmt: skip
 
 
 async def _jobs(connection: AnyConnection, query: dict[str, str], _sees: bool) -> dict[str, Any]:
@@ -108,21 +118,31 @@ async def _schedules(connection: AnyConnection, _query: dict[str, str], _sees: b
 
 _VIEWS = {
     r"/": View("overview", _overview),
-    r"/jobs": View("jobs", _jobs),
-    r"/jobs/(?P<id>\d{1,18})": View("job", _job),
+    r"/jobs": View("jobs", _jobs, progress=True),
+    r"/jobs/(?P<id>\d{1,18})": View("job", _job, progress=True),
     r"/queues": View("queues", _queues),
     r"/queues/(?P<name>.+)/purge": View("purge", _purge),
     r"/nodes": View("nodes", _nodes),
-    r"/nodes/(?P<name>.+)": View("node", _node),
+    r"/nodes/(?P<name>.+)": View("node", _node, progress=True),
     r"/schedules": View("schedules", _schedules),
 }
 
 
-async def rendered(queue: Queue, address: str, sees: bool) -> str:
-    """The changing part of the view at an address."""
-    view, query = resolve(address)
-    async with queue.connection() as connection:
-        return render.live(view.template, **await view.load(connection, query, sees))
+class Looks:
+    """Renders the changing parts of views for those who follow them."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._told_at = -TELL  # that somebody looks
+
+    async def __call__(self, address: str, sees: bool) -> str:
+        """The changing part of the view at an address; nodes are told that somebody looks at how far jobs are."""
+        view, query = resolve(address)
+        async with self._queue.connection() as connection:
+            if view.progress and monotonic() - self._told_at >= TELL:
+                self._told_at = monotonic()
+                await progress.watched(connection)
+            return render.live(view.template, **await view.load(connection, query, sees))
 
 
 def resolve(address: str) -> tuple[View, dict[str, str]]:

@@ -2,11 +2,15 @@
 "use strict";
 
 const zone = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const brief = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "short" });
 
 function localTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
+    const date = new Date(time.dateTime);
+    const short = date.toDateString() === new Date().toDateString() ? clock : brief;
     time.title = time.dateTime;
-    time.textContent = zone.format(new Date(time.dateTime));
+    time.textContent = (time.closest(".axis") ? short : zone).format(date);
   }
 }
 
