@@ -14,8 +14,8 @@ Name = Annotated[str, typer.Argument(metavar="NAME")]
 
 
 def manager(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.", envvar="MANAGER_HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", envvar="MANAGER_PORT", min=1, max=65535)] = 8000,
     run_locally: Annotated[bool, typer.Option("--run-locally", help="Run jobs here while no node lives.")] = False,
     patience: Annotated[float, typer.Option(help="Seconds without a node after which that begins.", min=1)] = 30.0,
 ) -> None:

@@ -43,7 +43,7 @@ class Systemd(Target):
     def files(self, configuration: Configuration) -> list[File]:
         units = [
             "invoice-worker.service", "invoice-worker@.service", "invoice-worker.target",
-            "invoice-worker-backup.service", "invoice-worker-backup.timer",
+            "invoice-worker-manager.service", "invoice-worker-backup.service", "invoice-worker-backup.timer",
         ]  # fmt: skip
         settings = configuration.settings
         return [
@@ -84,7 +84,7 @@ def _adapted(unit: str, settings: Settings) -> str:
     """A unit as it lies in the project, for this interpreter and these settings."""
     python = sys.executable.replace("%", "%%")  # as it was called: a link may be what makes it the environment's
     text = unit.replace(PROGRAM, f'"{python}"' if " " in python else python)
-    text = re.sub(r"(?m)^# DRAIN_TIMEOUT \(30 s\)", f"# DRAIN_TIMEOUT ({settings.drain_timeout:g} s)", text)
+    text = re.sub(r"(?m)^(#.*) DRAIN_TIMEOUT \(30 s\)", rf"\1 DRAIN_TIMEOUT ({settings.drain_timeout:g} s)", text)
     text = re.sub(r"(?m)^TimeoutStopSec=.*", f"TimeoutStopSec={settings.drain_timeout + STOP_MARGIN:g}s", text)
     if settings.stall_limit < 2 * 30:
         text = re.sub(r"(?m)^WatchdogSec=.*", f"WatchdogSec={settings.stall_limit / 2:g}s", text)

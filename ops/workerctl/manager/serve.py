@@ -11,6 +11,7 @@ import uvicorn
 
 from workerctl import render
 from workerctl.manager.app import create_app
+from workerd.daemon.notify import Supervisor
 from workerd.errors import ConfigError
 from workerd.maintenance.census import Census
 from workerd.maintenance.leader import Leader
@@ -31,20 +32,31 @@ NOBODY = 0  # the id of no node: it is the manager who ends what no run ends
 
 
 class Server(uvicorn.Server):
-    """Told to stop it ends what it does besides requests first: uvicorn ends the process itself, and nobody waits for what may come."""
+    """Tells its supervisor how it goes, and ends what it does besides requests first: nobody waits for what may come."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, besides: Sequence[asyncio.Task[None]]) -> None:
         super().__init__(config)
         self._state = app.state
-        self._besides = besides
+        self._supervisor = Supervisor()
+        self._besides = [*besides, asyncio.create_task(self._pulse(), name="pulse")]
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._supervisor.ready(f"http://{self.config.host}:{self.config.port}")
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        self._supervisor.stopping()
         await self._state.hub.close()
         await self._state.once.close()
         await self._state.reach.close()
         for each in self._besides:
             each.cancel()
         await asyncio.gather(super().shutdown(sockets), *self._besides, return_exceptions=True)
+
+    async def _pulse(self) -> None:
+        while self._supervisor.watchdog_interval is not None:
+            self._supervisor.alive()
+            await asyncio.sleep(self._supervisor.watchdog_interval)
 
 
 async def serve(

@@ -28,7 +28,7 @@ def make_environment(where: Path) -> None:
     subprocess.run(
         [
             str(where / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-            "--constraint", str(ROOT / "constraints.txt"), f"{ROOT}[embedded,invoices]",
+            "--constraint", str(ROOT / "constraints.txt"), f"{ROOT}[embedded,invoices,manager]",
         ],
         check=True, capture_output=True, text=True,
     )  # fmt: skip

@@ -31,7 +31,12 @@ FOLDERS = {
     "/run/invoice-worker/worker": "invoice-worker:invoice-worker 750",
     "/run/invoice-worker/worker/worker.sock": "invoice-worker:invoice-worker 660",
 }
-UNITS = ("invoice-worker.service", "invoice-worker@2.service", "invoice-worker-backup.service")
+UNITS = (
+    "invoice-worker.service",
+    "invoice-worker@2.service",
+    "invoice-worker-manager.service",
+    "invoice-worker-backup.service",
+)
 
 
 def test_the_files_as_they_lie_are_valid(machine: Machine) -> None:
