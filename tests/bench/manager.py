@@ -1,8 +1,9 @@
 """How soon the manager answers with a million jobs in the database.
 
 `python tests/bench/manager.py [--rate 100] [--seconds 60]` on an embedded PostgreSQL of its own. Prints one JSON line for each rate:
-milliseconds of `GET /api/v1/jobs?state=failed` (median, p99, longest), answers that were no 200, and requests a second that came. After the
-given rate higher ones, until one is not kept or an answer is wrong.
+milliseconds of `GET /api/v1/jobs?state=failed` (median, p99, longest), answers that were no 200, and requests a second that came. After
+the given rate higher ones, until one is not kept or an answer is wrong. Then, with another million that waits, milliseconds until Chromium
+first paints each page (median and longest of nine), where there is a Chromium.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,9 +24,11 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import httpx
+from playwright.async_api import async_playwright
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
+from tests.system.browser.conftest import FLAGS
 from workerd import embedded
 from workerd.queue import migrate, tokens
 
@@ -42,12 +46,25 @@ FILL = """
 """
 
 
+WAIT = """
+    INSERT INTO workerd.ready (lane, id, task, payload)
+    SELECT workerd.lane_of(CASE n % 3 WHEN 0 THEN 'mail' WHEN 1 THEN 'ocr' ELSE 'default' END, 0), nextval('workerd.job_id'), 'echo', '{}'
+    FROM generate_series(1, $1::int) n
+"""
+PAGES = ("/", "/jobs", "/jobs?state=failed", "/queues", "/nodes", "/schedules", "/jobs/3")
+PAINTED = """() => new Promise((resolve) => new PerformanceObserver((list) => {
+    const paint = list.getEntriesByName("first-contentful-paint")[0];
+    if (paint) resolve(paint.startTime);
+}).observe({ type: "paint", buffered: true }))"""
+
+
 async def fill(dsn: str) -> str:
     """A million jobs of which one in a hundred has failed; returns a token."""
     connection = await asyncpg.connect(dsn)
     await migrate.upgrade(connection)
     await connection.execute("SELECT workerd.add_history_days(ARRAY[604800.0::float8])")
     await connection.execute(FILL, JOBS, timeout=600)
+    await connection.execute("SELECT setval('workerd.job_id', $1::bigint)", JOBS)
     await connection.execute("VACUUM ANALYZE workerd.history", timeout=600)
     token = await tokens.create(connection, "bench", ["read"])
     await connection.close()
@@ -115,6 +132,27 @@ async def run(address: str, token: str, rate: int, seconds: int) -> None:
             rate, seconds = rate * 3 // 2, 10
 
 
+async def paint(dsn: str, address: str, token: str) -> None:
+    """How soon each page is first painted."""
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(WAIT, JOBS, timeout=600)
+    await connection.close()
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        page = await browser.new_page(base_url=address)
+        await page.goto("/")
+        await page.get_by_label("Token").fill(token)
+        await page.get_by_role("button", name="Log in").click()
+        await page.get_by_role("heading", name="Overview").wait_for()
+        for path in PAGES:
+            took = []
+            for _ in range(9):
+                await page.goto(path)
+                took.append(round(await page.evaluate(PAINTED)))
+            print(json.dumps({"page": path, "median_ms": sorted(took)[4], "longest_ms": max(took)}), flush=True)
+        await browser.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=int, default=100)
@@ -128,6 +166,8 @@ def main() -> None:
             token = asyncio.run(fill(dsn))
             with served(dsn, home) as address:
                 asyncio.run(run(address, token, given.rate, given.seconds))
+                if shutil.which("chromium") is not None:
+                    asyncio.run(paint(dsn, address, token))
         finally:
             embedded.stop_if_unused(home)
 

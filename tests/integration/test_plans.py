@@ -19,7 +19,22 @@ import asyncpg
 import pytest
 
 from workerd.outcomes import SUCCEEDED, Outcome
-from workerd.queue import claim, cycle, enqueue, finish, node, orders, progress, prune, rescue, signals, stage, steps
+from workerd.queue import (
+    claim,
+    cycle,
+    enqueue,
+    finish,
+    inspect,
+    node,
+    orders,
+    pages,
+    progress,
+    prune,
+    rescue,
+    signals,
+    stage,
+    steps,
+)
 from workerd.queue.claim import BEGINNING, Claimed, Wanted
 from workerd.queue.database import CLAIMS
 from workerd.queue.lane import Lane
@@ -421,6 +436,11 @@ async def _prune(scene: Scene) -> None:
     assert await prune.prune(scene.db, 60) == []
 
 
+async def _nodes(scene: Scene) -> None:
+    told = await inspect.nodes(scene.db)
+    assert [node["runs"] for node in told if node["id"] == str(OURS)] == [{"echo": len(scene.jobs)}]
+
+
 # These look wherever the job may be.
 EITHER = frozenset({"history_id", "history_unsuccessful"})  # a job that has not succeeded is found by both
 STATUS = {"ready_id", "lease_last", "scheduled_pkey", "history_id"}
@@ -454,6 +474,7 @@ STATEMENTS = {
     "orders to nodes": Statement(_order, set()),
     "steps of a running job": Statement(_step, {"lease_pkey"}, Scene.claim, may_scan=frozenset({"lease"})),
     "an answer to a job that waits": Statement(_answer, {"ready_id", "scheduled_pkey"}, _wait),
+    "what nodes run": Statement(_nodes, {"ready_pkey"}, Scene.claim, may_scan=frozenset({"lease"})),
     "prune": Statement(
         _prune, {"ready_id", "scheduled_pkey", "lease_pkey", "history_id", "dependency_pkey"}, _report, may_use=EITHER
     ),
@@ -604,3 +625,23 @@ async def _blocks_of_a_claim(listener: Listener, scene: Scene, low: int) -> int:
         await transaction.rollback()
         touched.append(seen.blocks)
     return touched[-1]
+
+
+READ = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relid = 'workerd.ready'::regclass"
+
+
+@pytest.mark.parametrize("state", [None, "queued", "running", "succeeded"])
+async def test_a_page_reads_no_more_jobs_than_it_shows(db: DB, state: str | None) -> None:
+    await db.execute("""
+        INSERT INTO workerd.ready (lane, id, task, payload)
+            SELECT workerd.lane_of('default', 0), nextval('workerd.job_id'), 'echo', '{}' FROM generate_series(1, 20000);
+        INSERT INTO workerd.lease (node, n, lane, tickets, last) SELECT 1, 1, lane, int8multirange(int8range(pos, pos + 1)), pos
+            FROM workerd.ready ORDER BY pos LIMIT 1
+    """)
+    await db.execute("ANALYZE")
+    async with db.transaction():
+        before = await db.fetchval(READ)
+        assert len(await pages.page(db, pages.Wanted(state=state), 50)) == {"running": 1, "succeeded": 0}.get(
+            state or "", 50
+        )
+        assert await db.fetchval(READ) - before <= 60

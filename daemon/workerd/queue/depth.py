@@ -1,4 +1,4 @@
-"""Depth: how many jobs wait in each queue, asked again and again; `inspect` tells people more, and takes longer."""
+"""Depth: how many jobs wait in each queue, asked again and again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 LIMIT = 1.0  # seconds; the leader has other things to do
 
-_DEPTHS = """
+DEPTHS = """
     WITH held AS MATERIALIZED (SELECT lane, range_agg(tickets) AS tickets FROM workerd.lease GROUP BY lane),
     lanes AS (
         SELECT l.id, l.queue, coalesce(h.tickets, '{}') AS tickets FROM workerd.lane l LEFT JOIN held h ON h.lane = l.id),
@@ -25,8 +25,9 @@ _DEPTHS = """
             LATERAL (SELECT sum(upper(t) - lower(t)) AS n FROM unnest(l.tickets) t) c
             LEFT JOIN LATERAL (
                 SELECT r.queued_at FROM workerd.ready r WHERE r.lane = l.id AND NOT r.pos <@ l.tickets ORDER BY r.pos LIMIT 1) o ON true)
-    SELECT queue, sum(ready - running)::bigint, sum(running)::bigint, sum(scheduled)::bigint, sum(blocked)::bigint,
-        greatest(extract(epoch FROM now() - min(queued_at)), 0)::double precision
+    SELECT queue, sum(ready - running)::bigint AS queued, sum(running)::bigint AS running, sum(scheduled)::bigint AS scheduled,
+        sum(blocked)::bigint AS blocked,
+        CASE WHEN min(queued_at) IS NOT NULL THEN greatest(extract(epoch FROM now() - min(queued_at)), 0)::double precision END AS oldest
     FROM counted GROUP BY queue ORDER BY queue
 """
 
@@ -43,4 +44,4 @@ class Depth:
 
 async def depths(connection: Connection) -> list[Depth]:
     """The depth of each queue. Raises TimeoutError when there are too many jobs to be counted within LIMIT."""
-    return [Depth(*row) for row in await connection.fetch(_DEPTHS, timeout=LIMIT)]
+    return [Depth(*row) for row in await connection.fetch(DEPTHS, timeout=LIMIT)]

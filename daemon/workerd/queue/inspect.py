@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workerd import codec
+from workerd.queue.depth import DEPTHS
 from workerd.queue.tally import quantile
 
 if TYPE_CHECKING:
@@ -27,25 +28,11 @@ _LIST = f"SELECT {_COLUMNS} FROM workerd.job WHERE {_WHERE} ORDER BY id DESC LIM
 _IDS = f"SELECT id FROM workerd.job WHERE {_WHERE} ORDER BY id"  # noqa: S608 - constants
 _SHOW = f"SELECT {_COLUMNS} FROM workerd.job WHERE id = $1"  # noqa: S608 - constants
 _BY_KEY = "SELECT id FROM workerd.job WHERE key = $1 ORDER BY id DESC LIMIT 1"
-_DEPTHS = """
-    WITH held AS (SELECT lane, sum(upper(r) - lower(r)) AS running FROM workerd.lease, unnest(tickets) r GROUP BY lane),
-    depth AS (
-        SELECT l.queue, count(r.id) AS ready, min(r.queued_at) FILTER (WHERE NOT EXISTS (
-            SELECT FROM workerd.lease e WHERE e.lane = r.lane AND e.last >= r.pos AND e.tickets @> r.pos)) AS oldest
-        FROM workerd.lane l LEFT JOIN workerd.ready r ON r.lane = l.id GROUP BY l.queue)
-    SELECT q.name AS queue, (coalesce(d.ready, 0) - coalesce(h.running, 0) + coalesce(s.in_line, 0))::bigint AS queued,
-        coalesce(s.scheduled, 0) AS scheduled, coalesce(s.blocked, 0) AS blocked, coalesce(h.running, 0)::bigint AS running,
-        extract(epoch FROM now() - least(d.oldest, s.oldest))::double precision AS oldest_queued_s, q.paused_at IS NOT NULL AS paused
-    FROM workerd.queue q LEFT JOIN depth d ON d.queue = q.name
-    LEFT JOIN (SELECT l.queue, sum(running) AS running FROM held JOIN workerd.lane l ON l.id = held.lane GROUP BY l.queue) h
-        ON h.queue = q.name
-    LEFT JOIN (
-        SELECT l.queue, count(*) FILTER (WHERE x.waits IS NULL) AS scheduled, count(*) FILTER (WHERE x.waits = 'jobs') AS blocked,
-            count(*) FILTER (WHERE x.waits = 'limit') AS in_line, min(x.run_at) FILTER (WHERE x.waits = 'limit') AS oldest
-        FROM workerd.scheduled x JOIN workerd.lane l ON l.id = x.lane GROUP BY l.queue) s
-        ON s.queue = q.name
-    ORDER BY q.name
-"""
+_QUEUES = f"""
+    SELECT q.name AS queue, coalesce(d.queued, 0) AS queued, coalesce(d.scheduled, 0) AS scheduled, coalesce(d.blocked, 0) AS blocked,
+        coalesce(d.running, 0) AS running, d.oldest AS oldest_queued_s, q.paused_at IS NOT NULL AS paused
+    FROM workerd.queue q LEFT JOIN ({DEPTHS}) d ON d.queue = q.name ORDER BY q.name
+"""  # noqa: S608 - constants
 _TALLIES = """
     SELECT task, sum(succeeded)::bigint AS succeeded, sum(failed)::bigint AS failed, sum(retried)::bigint AS retried,
         sum(cancelled)::bigint AS cancelled, array_agg(run) AS run, array_agg(wait) AS wait
@@ -61,9 +48,9 @@ _NODES = """
     ORDER BY dead_at IS NOT NULL, name, started_at
 """
 _RUNS = """
-    SELECT l.node::text, r.task, count(*) FROM workerd.lease l, unnest(l.tickets) t, generate_series(lower(t), upper(t) - 1) AS g(pos)
-        JOIN workerd.ready r ON r.pos = g.pos
-    WHERE r.lane = l.lane GROUP BY l.node, r.task ORDER BY l.node, count(*) DESC, r.task
+    SELECT l.node::text, r.task, count(*) FROM workerd.lease l CROSS JOIN LATERAL workerd.positions(l.tickets) AS held(pos)
+        CROSS JOIN LATERAL (SELECT task FROM workerd.ready WHERE lane = l.lane AND pos = held.pos OFFSET 0) AS r
+    GROUP BY l.node, r.task ORDER BY l.node, count(*) DESC, r.task
 """
 
 
@@ -116,7 +103,7 @@ async def id_of_key(connection: AnyConnection, key: str) -> int | None:
 
 async def queues(connection: AnyConnection) -> list[dict[str, Any]]:
     """Depth and oldest waiting job of each queue."""
-    return [dict(row) for row in await connection.fetch(_DEPTHS)]
+    return [dict(row) for row in await connection.fetch(_QUEUES)]
 
 
 async def pause(connection: AnyConnection, queue: str, *, paused: bool) -> bool:

@@ -25,3 +25,14 @@ CREATE TABLE workerd.sample (
 -- part: nodes
 ALTER TABLE workerd.node ADD COLUMN rss bigint;              -- bytes of the daemon; NULL: it does not tell
 ALTER TABLE workerd.node ADD COLUMN lag double precision;    -- seconds that its loop took to come to what is new
+
+-- part: running jobs
+-- Each found by its ticket (OFFSET 0 keeps the lookup apart): a plan by the id would read all that is ready to find none that runs.
+CREATE OR REPLACE VIEW workerd.job_running AS
+SELECT r.id, r.task, l.queue, 'running'::text AS state, l.priority::int AS priority, r.attempt + 1 AS attempt,
+    coalesce(r.max_retries, t.max_retries)::int AS max_retries, p.fraction AS progress, p.message, r.key, r.enqueued_at, r.queued_at AS run_at,
+    e.claimed_at AS started_at, NULL::timestamptz AS finished_at, n.name AS node, NULL::text AS error
+FROM workerd.lease e CROSS JOIN LATERAL workerd.positions(e.tickets) AS held(pos)
+CROSS JOIN LATERAL (SELECT * FROM workerd.ready found WHERE found.lane = e.lane AND found.pos = held.pos OFFSET 0) AS r
+JOIN workerd.lane l ON l.id = r.lane LEFT JOIN workerd.task t ON t.name = r.task
+LEFT JOIN workerd.node n ON n.id = e.node LEFT JOIN workerd.progress p ON p.id = r.id;
