@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.faults.fleet import daemons, start
@@ -24,6 +26,10 @@ JOBS = 5000
 OUTAGE = 10.0  # seconds
 BY_TRANSPORT = """
     SELECT n.transport, count(*) FROM workerd.history h JOIN workerd.node n ON n.id = h.node WHERE h.state = 'succeeded' GROUP BY 1
+"""
+CUT = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name LIKE 'worker manager%'
 """
 LEFT = "SELECT count(*) FROM workerd.ready"
 
@@ -68,6 +74,42 @@ async def test_what_a_killed_node_held_is_run_by_another_one(
         assert await books.close(second) == []
     assert await db.fetchval("SELECT count(*) FROM workerd.history WHERE state = 'succeeded'") == len(jobs)
     assert await db.fetchval("SELECT max(attempt) FROM workerd.history") == 2
+
+
+async def test_three_kills_lose_nothing_and_finish_nothing_twice(
+    settings: Settings, manager: ManagerProcess, queue: Queue, db: DB, books: Books
+) -> None:
+    daemon = DaemonProcess(await through(manager, settings, db, "one"))
+    with daemon:
+        await queue.enqueue_many("nap", [{"seconds": 0.05}] * 200)
+        for kill in range(1, 4):
+            await start(daemon)
+            await until(partial(_fewer, db, 200 - 30 * kill), "some jobs ran")
+            await asyncio.to_thread(daemon.kill)
+        await start(daemon)
+        assert await books.close(daemon) == []
+    assert await db.fetchval("SELECT count(*) FROM workerd.history WHERE state = 'succeeded'") == 200
+    assert await db.fetchval("SELECT max(attempt) > 1 FROM workerd.history")
+
+
+async def test_a_manager_whose_sessions_are_cut_and_that_freezes_costs_no_job_an_attempt(
+    settings: Settings, manager: ManagerProcess, queue: Queue, db: DB, books: Books
+) -> None:
+    beat = {"heartbeat_interval": 5.0}
+    daemon = DaemonProcess((await through(manager, settings, db, "one")).model_copy(update=beat))
+    with daemon:
+        await start(daemon)
+        await queue.enqueue_many("nap", [{"seconds": 0.02}] * 1000)
+        for cut in range(1, 11):
+            await until(partial(_fewer, db, 1000 - 60 * cut), "some jobs ran")
+            await db.execute(CUT)
+        assert manager.process is not None
+        manager.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(3.0)
+        manager.process.send_signal(signal.SIGCONT)
+        assert await books.close(daemon) == []
+    ended = await db.fetch("SELECT state, attempt, count(*) FROM workerd.history GROUP BY 1, 2")
+    assert [tuple(row) for row in ended] == [("succeeded", 1, 1000)]
 
 
 async def _fewer(db: DB, count: int) -> bool:

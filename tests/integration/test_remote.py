@@ -51,6 +51,15 @@ async def test_jobs_run_there_and_the_node_stands_beside_the_others(
     assert await db.fetchval(sessions, f"worker {edge.settings.node}%") == 0
 
 
+async def test_its_log_has_no_line_for_each_request(
+    remote: Settings, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with InProcess(remote):
+        await queue.result(await queue.enqueue("echo", {"value": 0}), timeout=10)
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("httpx")] == []
+
+
 async def test_a_job_starts_there_as_soon_as_it_is_enqueued(edge: InProcess, queue: Queue) -> None:
     """By a notice: the node's own looks are a second apart."""
     loop = asyncio.get_running_loop()

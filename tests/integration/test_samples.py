@@ -161,3 +161,19 @@ async def test_a_line_is_broken_where_nobody_sampled(db: DB) -> None:
 @pytest.mark.parametrize(("value", "edge"), [(0, 1), (0.03, 0.05), (1, 1), (1.1, 2), (4.9, 5), (700, 1000)])
 def test_the_upper_edge_is_a_round_number(value: float, edge: float) -> None:
     assert charts._round_up(value) == pytest.approx(edge)
+
+
+async def test_what_stops_one_service_of_the_leader_stops_no_other(
+    settings: Settings, queue: Queue, db: DB, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A table of samples that takes none: a job that is scheduled for later starts all the same."""
+    monkeypatch.setattr(sampler, "ROUND", 0.05)
+    await db.execute("ALTER TABLE workerd.sample ADD CHECK (false)")
+    async with InProcess(settings):
+        await until(lambda: _said(caplog, "Sampler: new row"), "the sampler fails")
+        job = await queue.enqueue("echo", delay=0.2)
+        await until_state(db, job, "succeeded")
+
+
+async def _said(caplog: pytest.LogCaptureFixture, text: str) -> bool:
+    return any(text in record.getMessage() for record in caplog.records)

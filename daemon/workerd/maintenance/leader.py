@@ -52,6 +52,9 @@ SETTLING = (
     0.2  # seconds for which a new leader lets jobs go first: what it asks for the first time is planned by the server
 )
 
+AGAIN = 2.0  # seconds until a service that failed is run again
+_NO_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError)
+
 log = logging.getLogger(__name__)
 
 
@@ -121,7 +124,7 @@ class Leader:
             while True:
                 for service in services:
                     if due[service] <= monotonic():
-                        due[service] = monotonic() + await service.run_once(connection)
+                        due[service] = monotonic() + await self._run_once(service, connection)
                 if reindexer.done():
                     await reindexer  # it ends by an error nobody foresaw
                 if await self._told_within(min(due.values()) - monotonic()):
@@ -130,6 +133,16 @@ class Leader:
             self._census.forget()
             reindexer.cancel()
             await asyncio.wait([reindexer])
+
+    async def _run_once(self, service: Service, connection: Connection) -> float:
+        """The pause until the next time; what stops one service, a value that nobody foresaw say, must not stop the others."""
+        try:
+            return await service.run_once(connection)
+        except asyncpg.PostgresError as error:
+            if connection.is_closed() or isinstance(error, _NO_SCHEMA):
+                raise
+            log.warning("maintenance: %s: %s; again in %.0f s", type(service).__name__, error, AGAIN)
+            return AGAIN
 
     async def _told_within(self, seconds: float) -> bool:
         """Wait until a job waits for admission that did not before, or was answered, at most so long; whether it does."""

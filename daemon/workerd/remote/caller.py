@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -30,6 +31,22 @@ _OF_JOBS: dict[int, type[Exception]] = {
 JOBS = "/api/v1/jobs"
 
 
+class _Unsaid(logging.Filter):
+    """Keeps the line that httpx logs for each request out of the daemon's log, where a manager was asked: handlers may want theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        return len(arguments) < 2 or not str(arguments[1]).startswith(tuple(self.addresses))
+
+
+_unsaid = _Unsaid()
+logging.getLogger("httpx").addFilter(_unsaid)
+
+
 class Addresses:
     """Of managers: all requests of a process go to one of them until that fails, then to the next one."""
 
@@ -37,6 +54,7 @@ class Addresses:
         """`text`: comma separated."""
         self._all = [each.strip().rstrip("/") for each in text.split(",")]
         self.current = self._all[0]
+        _unsaid.addresses.update(f"{each}/" for each in self._all)
 
     def failed(self, address: str) -> None:
         """The next one is asked from now on, unless that is so already."""

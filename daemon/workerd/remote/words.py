@@ -6,9 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Name = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+Key = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 Id = Annotated[int, Field(ge=0, lt=2**63)]
 Small = Annotated[int, Field(ge=0, lt=2**31)]
+Few = Annotated[int, Field(ge=0, le=1_000_000)]  # what a node can count between two tellings
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Json = Annotated[str, Field(max_length=16_000_000, description="JSON, as text.", pattern=r"^[^\x00]*$")]
 Line = Annotated[str, Field(pattern=r"^[^\x00]*$")]
@@ -25,7 +27,7 @@ class TaskSchedule(Word):
     """One that a task declares."""
 
     kind: Literal["cron", "every", "at"]
-    rule: Name
+    rule: Key
     tz: Name = "UTC"
     payload: dict[str, Any] = {}
     catch_up: Literal["none", "last", "all"] = "last"
@@ -41,7 +43,7 @@ class TaskWords(Word):
     priority: Annotated[int, Field(ge=-32768, le=32767)] = 0
     max_retries: Annotated[int, Field(ge=0, le=32767)] = 3
     sensitive: bool = False
-    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    rate: Annotated[float, Field(ge=1e-9, le=1e9)] | None = Field(None, description="Starts a second.")
     concurrency: Annotated[int, Field(gt=0, lt=2**31)] | None = None
     limit_key: Name | None = None
     on_failure: Name | None = None
@@ -166,7 +168,7 @@ class ClaimedJob(BaseModel):
 
 
 class Started(Held):
-    key: Name
+    key: Key
 
 
 class LaneWords(BaseModel):
@@ -233,12 +235,12 @@ class TallyWords(Word):
 
     task: Name
     queue: Name
-    succeeded: Id = 0
-    failed: Id = 0
-    cancelled: Id = 0
-    retried: Id = 0
-    run: Annotated[list[Small], Field(min_length=120, max_length=120)]
-    wait: Annotated[list[Small], Field(min_length=120, max_length=120)]
+    succeeded: Few = 0
+    failed: Few = 0
+    cancelled: Few = 0
+    retried: Few = 0
+    run: Annotated[list[Few], Field(min_length=120, max_length=120)]
+    wait: Annotated[list[Few], Field(min_length=120, max_length=120)]
 
 
 class StepDone(Held):

@@ -14,8 +14,8 @@ CREATE TABLE workerd.sample (
     running bigint,
     scheduled bigint,
     oldest double precision,            -- seconds for which the first in line had been queued, the longest; NULL: none waited
-    run int[] NOT NULL,                 -- histograms as in tally: they add up to longer spans
-    wait int[] NOT NULL,
+    run bigint[] NOT NULL,              -- histograms as in tally: they add up to longer spans
+    wait bigint[] NOT NULL,
     run_p50 double precision,           -- milliseconds; NULL: nothing ended
     run_p95 double precision,
     wait_p95 double precision,
