@@ -17,7 +17,7 @@ from tests.support import InProcess, state_of, until_state
 from workerctl.manager import guards
 from workerctl.manager.app import create_app
 from workerd.errors import ConfigError
-from workerd.queue import tokens
+from workerd.queue import prune, tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -301,6 +301,17 @@ async def test_what_a_sensitive_task_carries_is_for_operators_alone(
     job = await queue.enqueue("secret", {"card": "4111"})
     assert (await operator.get(f"/api/v1/jobs/{job}")).json()["payload"] == {"card": "4111"}
     assert (await reader.get(f"/api/v1/jobs/{job}")).json()["payload"] is None
+
+
+async def test_changes_are_on_record_for_ninety_days(db: DB) -> None:
+    await db.execute("""
+        INSERT INTO workerd.audit (at, who, action)
+        SELECT now() - n * interval '1 day', 'me', 'day ' || n FROM generate_series(95, 0, -1) n
+    """)
+    await prune.prune(db, 60)
+    assert await db.fetchval("SELECT array_agg(action ORDER BY id) FROM workerd.audit") == [
+        f"day {n}" for n in range(89, -1, -1)
+    ]
 
 
 async def test_every_change_is_written_down(operator: httpx.AsyncClient, db: DB) -> None:

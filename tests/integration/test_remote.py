@@ -164,6 +164,8 @@ async def test_a_drain_gives_back_what_waits_and_the_node_leaves(remote: Setting
     assert await state_of(db, job) == "queued"
     assert (await inspect.nodes(db, every=True))[0]["state"] == "dead"
     assert await db.fetchval("SELECT stopped FROM workerd.node WHERE name = $1", remote.node)
+    told = await db.fetch("SELECT who, action FROM workerd.audit ORDER BY id")
+    assert [tuple(row) for row in told] == [("edge", "register"), ("edge", "leave")]
 
 
 # what it cannot do

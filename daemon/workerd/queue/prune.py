@@ -88,5 +88,7 @@ async def prune(connection: Connection, longest_ttl: float) -> list[str]:
         pass
     while await connection.fetchval(_OLD_DEPENDENCIES):
         pass
+    while await connection.fetchval("SELECT workerd.forget_changes()"):
+        pass
     await connection.execute(_FULL_BUCKETS)
     return dropped

@@ -38,7 +38,7 @@ GRANT UPDATE (limited) ON workerd.lane TO {prefix}_work;
 GRANT SELECT, INSERT, UPDATE ON workerd.task TO {prefix}_work;
 GRANT SELECT, INSERT ON workerd.history TO {prefix}_work;
 GRANT SELECT ON workerd.history_day, workerd.job, workerd.task_queue, workerd.limit_in_force TO {prefix}_work;
-GRANT EXECUTE ON FUNCTION workerd.add_history_days, workerd.drop_history_day TO {prefix}_work;
+GRANT EXECUTE ON FUNCTION workerd.add_history_days, workerd.drop_history_day, workerd.forget_changes TO {prefix}_work;
 DO $$
 BEGIN
     IF current_setting('server_version_num')::int >= 170000 THEN  -- before, only the owner can rebuild an index

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from workerctl.manager.access import Worker
-from workerctl.manager.base import TheQueue
+from workerctl.manager.base import TheQueue, recorded
 from workerctl.manager.problems import Problem, answers
 from workerctl.manager.reach import TheReach
 from workerd.declaration import Declared
@@ -63,7 +63,11 @@ async def register(home: TheQueue, token: Worker, wanted: words.NewNode) -> word
         await declare(connection, Declared([wire.declaration(task) for task in wanted.tasks], list(wanted.ttls)))
         if not await node.is_registered(connection, node_id, token.id):  # else the answer was lost
             try:
-                await node.register(connection, node_id, about, workers=wanted.workers, locked=False, token=token.id)
+                async with connection.transaction():
+                    await node.register(
+                        connection, node_id, about, workers=wanted.workers, locked=False, token=token.id
+                    )
+                    await recorded(connection, token, "register", f"node {wanted.name}", {"id": str(node_id)})
             except asyncpg.UniqueViolationError as error:
                 raise Problem(409, f"there is, or was, a node {node_id}: choose another id, or leave it out") from error
     return words.Registered(id=str(node_id))
@@ -81,11 +85,12 @@ async def heartbeat(home: TheQueue, node_id: Mine, beat: words.Beat) -> Response
 
 @router.delete("/nodes/{node_id}", status_code=204, responses=answers(410))
 async def leave(
-    home: TheQueue, reach: TheReach, node_id: Mine, jobs_done: Count = 0, jobs_failed: Count = 0
+    home: TheQueue, reach: TheReach, token: Worker, node_id: Mine, jobs_done: Count = 0, jobs_failed: Count = 0
 ) -> Response:
     """Let a node go that has given back everything."""
-    async with home.connection() as connection:
+    async with home.connection() as connection, connection.transaction():
         await node.leave(connection, node_id, Figures(done=jobs_done, failed=jobs_failed))
+        await recorded(connection, token, "leave", f"node {node_id}", {})
     await reach.bell.rise(node_id)
     return Response(status_code=204)
 

@@ -1,4 +1,4 @@
--- What was, for charts; what nodes tell of themselves.
+-- What was, for charts; what nodes tell of themselves; for how long changes are on record.
 
 -- part: samples
 -- Kept by the leader: of each second for ten minutes, each minute for a day, each hour for 90 days.
@@ -36,3 +36,13 @@ FROM workerd.lease e CROSS JOIN LATERAL workerd.positions(e.tickets) AS held(pos
 CROSS JOIN LATERAL (SELECT * FROM workerd.ready found WHERE found.lane = e.lane AND found.pos = held.pos OFFSET 0) AS r
 JOIN workerd.lane l ON l.id = r.lane LEFT JOIN workerd.task t ON t.name = r.task
 LEFT JOIN workerd.node n ON n.id = e.node LEFT JOIN workerd.progress p ON p.id = r.id;
+
+-- part: record of changes
+-- Whoever prunes may forget what is old of it, and nothing else. Returns how many; the oldest are looked at alone.
+CREATE FUNCTION workerd.forget_changes() RETURNS bigint LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH gone AS (
+        DELETE FROM workerd.audit a USING (SELECT id, at FROM workerd.audit ORDER BY id LIMIT 10000) oldest
+        WHERE a.id = oldest.id AND oldest.at < now() - interval '90 days' RETURNING 1)
+    SELECT count(*) FROM gone
+$$;
+REVOKE EXECUTE ON FUNCTION workerd.forget_changes FROM PUBLIC;
