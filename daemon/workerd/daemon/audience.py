@@ -33,4 +33,5 @@ class Audience:
         """Return when it is time to write, or when somebody has come."""
         self._came.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._came.wait(), self.interval)
+            async with asyncio.timeout(self.interval):  # no task of its own, as wait_for would make
+                await self._came.wait()
