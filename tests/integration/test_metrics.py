@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from tests import handlers
 from tests.support import DaemonProcess, InProcess, until, until_state
 from workerctl.control import ask
-from workerd.maintenance import census
+from workerd.maintenance import census, surveyor
 from workerd.queue import depth as depth_limit
 
 if TYPE_CHECKING:
@@ -105,6 +105,11 @@ async def test_jobs_are_counted_by_task_and_outcome_and_timed(served: Settings, 
     assert told["workerd_job_run_seconds_bucket", "0.6762", "nap"] == 1
     assert told["workerd_job_run_seconds_count", "nap"] == 1
     assert 0.3 <= told["workerd_job_run_seconds_sum", "nap"] < 0.6
+    assert told["workerd_job_wait_seconds_count", "stumble"] == 1, "the wait for a retry is not the queue's"
+    assert 0 < told["workerd_job_wait_seconds_sum", "nap"] < 5
+    assert told["workerd_claim_batch_jobs_sum",] == 8
+    assert told["workerd_claim_batch_jobs_bucket", "500.0"] == told["workerd_claim_batch_jobs_count",] > 0
+    assert told["workerd_disk_size_bytes", "state"] > told["workerd_disk_free_bytes", "log"] > 0
     assert told["workerd_workers",] == served.workers
     assert told["workerd_database_connected",] == 1
     assert told["process_resident_memory_bytes",] > 1e7
@@ -147,6 +152,50 @@ async def test_one_node_tells_the_depth_and_another_when_it_has_gone(served: Set
             assert key not in told
             await one.stop()
             await until_told(other, 1.0, *key)
+
+
+async def test_the_leader_tells_what_condition_the_server_is_in(
+    served: Settings, queue: Queue, db: DB, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surveyor, "ROUND", 0.05)
+    other = await asyncpg.connect(dsn)
+    async with InProcess(served):
+        address = await _address(served)
+        told = await until_told(address, 1.0, "workerd_nodes", "alive")
+        assert told["workerd_nodes", "dead"] == 0
+        async with other.transaction(isolation="repeatable_read"):
+            await other.fetch("SELECT 1")
+            await queue.enqueue_many("echo", [{}] * 50)
+
+            async def seen() -> Any:
+                found = samples((await get(address))[1])
+                old = found["workerd_oldest_snapshot_seconds",] > 0.3
+                return found if old and found["workerd_dead_rows", "ready"] >= 50 else None
+
+            told = await until(seen, "the snapshot and what it keeps are told")
+            assert told["workerd_oldest_transaction_seconds",] >= told["workerd_oldest_snapshot_seconds",]
+
+        async def gone() -> bool:
+            return samples((await get(address))[1])["workerd_oldest_snapshot_seconds",] < 0.3
+
+        await until(gone, "it has ended")
+    await other.close()
+
+
+async def test_leases_that_are_lost_and_jobs_that_are_rescued_are_counted(
+    served: Settings, queue: Queue, db: DB
+) -> None:
+    async with InProcess(served):
+        address = await _address(served)
+        begun, go_on = handlers.gate(1)
+        job = await queue.enqueue("gated", {"number": 1})
+        await begun.wait()
+        await db.execute("UPDATE workerd.node SET dead_at = clock_timestamp() WHERE dead_at IS NULL")
+        await until_told(address, 1.0, "workerd_leases_lost_total")
+        go_on.set()
+        told = await until_told(address, 1.0, "workerd_jobs_rescued_total")
+        await until_state(db, job, "succeeded")
+        assert told["workerd_stuck_parts",] == 0
 
 
 async def test_jobs_that_take_too_long_to_count_are_not_told(
@@ -209,9 +258,11 @@ async def test_without_its_database_a_daemon_is_live_and_not_ready(server: str, 
         await operator.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
         await until(lambda: answers(503), "it is not ready")
         assert (await get(address, "healthz"))[0] == 200
-        assert samples((await get(address))[1])["workerd_database_connected",] == 0
+        cut = samples((await get(address))[1])
+        assert (cut["workerd_database_connected",], cut["workerd_reconnects_total",]) == (0, 0)
         await operator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         await until(lambda: answers(200), "it is ready again")
+        assert samples((await get(address))[1])["workerd_reconnects_total",] == 1
     await operator.close()
 
 

@@ -32,7 +32,7 @@ def test_tickets_are_held_from_keep_to_release() -> None:
 def test_nothing_is_held_after_a_rebirth_and_old_jobs_release_nothing() -> None:
     holdings, old, new = Holdings(1), claimed(10, n=1), claimed(10, n=1, node=2)
     holdings.keep([old])
-    holdings.reborn(2)
+    assert holdings.reborn(2) == 1, "leases lost"
     assert holdings.tickets(1) == set()
     holdings.keep([new])
     holdings.release(old)

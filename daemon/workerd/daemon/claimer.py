@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from workerd.config import Settings
     from workerd.daemon.audience import Audience
     from workerd.daemon.backlog import Backlog
+    from workerd.daemon.counters import Counters
     from workerd.daemon.executor import Executor
     from workerd.daemon.finisher import Finisher
     from workerd.daemon.holdings import Holdings
@@ -41,7 +42,7 @@ class Claimer:
     def __init__(
         self, link: Link, settings: Settings, tasks: list[str], holdings: Holdings, backlog: Backlog, workers: Workers,
         executor: Executor, finisher: Finisher, wake: asyncio.Event, on_dead: Callable[[], None], orders: Orders,
-        audience: Audience,
+        audience: Audience, counters: Counters,
     ) -> None:  # fmt: skip
         self.link = link
         self._settings = settings
@@ -55,6 +56,7 @@ class Claimer:
         self._on_dead = on_dead  # the database says that this node was declared dead
         self._orders = orders
         self._audience = audience
+        self._counters = counters
         self._appetite = Appetite()
         self._accepting = True
         self._closing = False
@@ -177,6 +179,8 @@ class Claimer:
             asyncio.get_running_loop().call_soon(self._ended, ended, held)
         took = monotonic() - began
         if node == self._holdings.node:  # else it was declared dead meanwhile: these jobs are somebody else's
+            if answer.jobs:
+                self._counters.claims(len(answer.jobs))
             self._holdings.keep(answer.jobs)
             self._backlog.put(answer.jobs)
             if len(answer.jobs) < batch:

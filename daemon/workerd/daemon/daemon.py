@@ -14,6 +14,7 @@ from workerd.daemon.audience import Audience
 from workerd.daemon.backlog import Backlog
 from workerd.daemon.claimer import Claimer
 from workerd.daemon.control import ControlServer
+from workerd.daemon.counters import Counters
 from workerd.daemon.departure import Departure
 from workerd.daemon.drain import CANCEL_LIMIT, FLUSH_LIMIT, Drain
 from workerd.daemon.executor import Executor
@@ -92,7 +93,8 @@ class Daemon:
         )
         self._loop_watch = LoopWatch(settings.stall_limit)
         self._status = Status(settings, transport.place, self._holdings, self._workers, self._figures, self._loop_watch)
-        self._link = Link(transport, self._status.connection_is, self._on_lost)
+        self._counters = Counters()
+        self._link = Link(transport, self._status.connection_is, self._on_lost, self._counters)
         self._predecessors = Predecessors(inheritance.predecessors if inheritance is not None else ())
         listener = listen(settings, inheritance)
         self._status.metrics = address(listener)
@@ -111,7 +113,7 @@ class Daemon:
         self._audience = Audience(settings.progress_interval)
         self._claimer = Claimer(
             self._link, settings, self._runs, self._holdings, self._backlog, self._workers, self._executor, self._finisher,
-            self._wake, self._beat_now, Orders(verbs.of_orders), self._audience,
+            self._wake, self._beat_now, Orders(verbs.of_orders), self._audience, self._counters,
         )  # fmt: skip
         self._drain = Drain(
             self._departure, self._predecessors, self._claimer, self._workers, self._executor, self._finisher
@@ -273,7 +275,7 @@ class Daemon:
     def _collect(self) -> CollectorRegistry:
         from workerd.daemon.metrics.collector import registry  # what it imports is not small
 
-        return registry(self._settings, self._figures, self._finisher, self._status, self._census)
+        return registry(self._settings, self._figures, self._finisher, self._status, self._census, self._counters)
 
     def _lease_thread(self) -> LeaseThread:
         settings, loop = self._settings, asyncio.get_running_loop()
@@ -305,7 +307,7 @@ class Daemon:
             run.halt("lost")
         self._backlog.clear()
         self._finisher.forget(old)
-        self._holdings.reborn(node_id)
+        self._counters.leases_lost += self._holdings.reborn(node_id)
         self._claimer.begin_anew()
 
     def _install_signals(self) -> None:

@@ -132,6 +132,7 @@ class Finisher:
         tally.seconds += end.ran
         if job.attempt == 1:
             tally.wait[bucket(job.waited)] += 1
+            tally.waited += job.waited
         if ending == "succeeded":
             tally.succeeded += 1
             self._figures.done += 1

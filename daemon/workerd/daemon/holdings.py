@@ -26,11 +26,12 @@ class Holdings:
         self._n = 0
         self._tickets: dict[int, set[int]] = {}
 
-    def reborn(self, node: int) -> None:
-        """Start anew under another id: all that was held is lost."""
-        self.node = node
+    def reborn(self, node: int) -> int:
+        """Start anew under another id: all that was held is lost. Returns how many leases that were."""
+        self.node, lost = node, len(self._tickets)
         self._tickets.clear()
         self._endangered.clear()
+        return lost
 
     def new_lease(self) -> tuple[int, int]:
         """The fence of the next claim: the node and a number never used before."""

@@ -17,6 +17,7 @@ from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, state_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from workerd.daemon.counters import Counters
     from workerd.daemon.transport.base import Session, Transport
 
 PATIENCE = 2.0  # seconds without an answer after which the server is asked what has become of the query
@@ -30,9 +31,11 @@ class Link:
     """Has one session at a time. `on_state(state, host, reason)` tells `status`; `on_lost` may bring the server back."""
 
     def __init__(
-        self, transport: Transport, on_state: Callable[[str, str | None, str | None], None], on_lost: Callable[[], Awaitable[None]]
+        self, transport: Transport, on_state: Callable[[str, str | None, str | None], None], on_lost: Callable[[], Awaitable[None]],
+        counters: Counters,
     ) -> None:  # fmt: skip
         self._transport = transport
+        self._counters = counters
         self._on_state = on_state
         self._on_lost = on_lost
         self._session: Session | None = None
@@ -51,6 +54,7 @@ class Link:
             try:
                 if session.is_closed:
                     session = await self._transport.session()
+                    self._counters.reconnects += 1
                 self._session, self.asked_at = session, monotonic()
                 try:
                     await serve(session)

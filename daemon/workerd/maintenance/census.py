@@ -1,4 +1,4 @@
-"""The census: the leader counts for all how many jobs wait in each queue, for metrics and samples."""
+"""The census: what the leader knows for all, for metrics and samples; it counts how many jobs wait in each queue."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from workerd.queue.depth import Depth, depths
 
 if TYPE_CHECKING:
+    from workerd.queue.condition import Condition
     from workerd.queue.database import Connection
 
 ROUND = 1.0  # seconds at least between two counts
@@ -19,6 +20,8 @@ class Census:
 
     def __init__(self) -> None:
         self.depths: list[Depth] = []
+        self.condition: Condition | None = None
+        self.rescued = 0  # jobs that this process took back from dead nodes
         self.leads = False
 
     async def run_once(self, connection: Connection) -> float:
@@ -33,4 +36,4 @@ class Census:
 
     def forget(self) -> None:
         """Another node leads: what was counted here grows old."""
-        self.depths, self.leads = [], False
+        self.depths, self.condition, self.leads = [], None, False

@@ -19,6 +19,7 @@ from workerd.maintenance.rescuer import Rescuer
 from workerd.maintenance.sampler import Sampler
 from workerd.maintenance.scheduler import Scheduler
 from workerd.maintenance.stager import Stager
+from workerd.maintenance.surveyor import Surveyor
 from workerd.queue.database import CONNECTION_ERRORS, connect
 
 if TYPE_CHECKING:
@@ -112,10 +113,11 @@ class Leader:
             scheduler,
             admitter,
             Mover(),
-            Rescuer(self._settings),
+            Rescuer(self._settings, self._census),
             Pruner(self._settings, self._tasks),
             self._census,
             Sampler(self._census),
+            Surveyor(self._census),
         ]
         due = {**dict.fromkeys(services, monotonic() + SETTLING), stager: 0.0}
         await connection.add_listener("workerd", self._notified)

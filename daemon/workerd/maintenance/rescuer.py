@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from workerd.config import Settings
+    from workerd.maintenance.census import Census
     from workerd.queue.database import Connection
     from workerd.queue.rescue import Sight
 
@@ -50,8 +51,9 @@ class Suspicions:
 class Rescuer:
     """Runs on the leader's connection; made anew with each."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, census: Census) -> None:
         self._settings = settings
+        self._census = census
         self._suspicions = Suspicions()
 
     async def run_once(self, connection: Connection) -> float:
@@ -75,6 +77,7 @@ class Rescuer:
                     job.node,
                 )
         if rescued:
+            self._census.rescued += len(rescued)
             log.warning("rescued %s jobs of %s", len(rescued), ", ".join(sorted({job.node for job in rescued})))
         return max(0.01, min(ROUND, self._suspicions.due - monotonic()))
 

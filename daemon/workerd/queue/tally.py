@@ -63,6 +63,7 @@ class Tally:
     run: list[int] = field(default_factory=_histogram)
     wait: list[int] = field(default_factory=_histogram)
     seconds: float = 0.0  # that the runs took together; for metrics, not kept
+    waited: float = 0.0  # seconds for which the jobs waited together; as above
 
     def merge(self, other: Tally) -> None:
         """Add the counts of `other`."""
@@ -71,6 +72,7 @@ class Tally:
         self.cancelled += other.cancelled
         self.retried += other.retried
         self.seconds += other.seconds
+        self.waited += other.waited
         self.run = [a + b for a, b in zip(self.run, other.run, strict=True)]
         self.wait = [a + b for a, b in zip(self.wait, other.wait, strict=True)]
 
