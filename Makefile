@@ -8,7 +8,7 @@ HOME_OF_RUN := DATABASE_URL= TASKS=invoices STATE_DIR=$(STATE) RUNTIME_DIR=$(STA
 CTL := $(HOME_OF_RUN) $(BIN)/workerctl
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run status logs ctl stop test faults system soak test-server check format samples picture bench-latency bench-manager constraints clean
+.PHONY: help install install-dev run status logs ctl stop test faults system soak test-server check docs reference format samples picture bench-latency bench-manager constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -81,6 +81,13 @@ check: $(VENV)/installed-dev ## formatting, lint, types (strict), direction of i
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+docs: $(VENV)/installed-dev ## the documentation as a site, below build/site; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+	@echo "build/site/index.html"
+
+reference: $(VENV)/installed-dev ## write docs/reference anew, from settings, commands, metrics, routes, SQL and states
+	@REFERENCE=write $(BIN)/python -m pytest --quiet tests/integration/test_reference.py
 
 format: $(VENV)/installed-dev ## format the code and repair what the linter can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
