@@ -87,6 +87,30 @@ def routes(app: FastAPI) -> list[tuple[str, str]]:
     return [*found, ("GET", "/openapi.json")]
 
 
+def bodies(app: FastAPI) -> list[tuple[str, str, Any]]:
+    """Each method and path that takes JSON, and the example that OpenAPI shows."""
+    told = app.openapi()
+    models = told["components"]["schemas"]
+
+    def shown(schema: dict[str, Any]) -> Any:
+        if "$ref" in schema:
+            return shown(models[schema["$ref"].rpartition("/")[2]])
+        if "items" in schema:
+            return [shown(schema["items"])]
+        return shown(schema["anyOf"][0]) if "anyOf" in schema else schema.get("example")
+
+    return [
+        (
+            method.upper(),
+            path,
+            shown(described["requestBody"]["content"]["application/json"]["schema"]),
+        )
+        for path, methods in told["paths"].items()
+        for method, described in methods.items()
+        if "requestBody" in described
+    ]
+
+
 def is_problem(answer: httpx.Response, status: int, detail: str = "") -> bool:
     told = answer.json()
     return (
@@ -423,6 +447,21 @@ async def test_prometheus_reads_depths_and_nodes(reader: httpx.AsyncClient, queu
     text = (await reader.get("/metrics")).text
     assert 'workerd_queue_jobs{queue="default",state="queued"} 1.0' in text
     assert 'workerd_nodes{state="alive"} 0.0' in text
+
+
+async def test_each_body_has_an_example_that_is_understood(
+    app: FastAPI, client_of: Callable[[str | None], httpx.AsyncClient]
+) -> None:
+    found = bodies(app)
+    assert [path for _, path, example in found if example in (None, [None])] == []
+    work, operate = client_of("work"), client_of("operate")
+    [entering] = [example for _, path, example in found if path.endswith("/nodes")]
+    node = (await work.post("/api/v1/nodes", json=entering)).json()["id"]
+    for method, path, example in found:
+        client = work if "{node_id}" in path or path.endswith("/nodes") else operate
+        path = re.sub(r"\{\w+\}", "42", path.replace("{node_id}", node))
+        answer = await client.request(method, path, json={**example, "wait": 0} if "wait" in example else example)
+        assert answer.is_success or answer.status_code in (404, 409), f"{path}: {answer.text}"
 
 
 async def test_whatever_is_sent_there_is_no_server_error(dsn: str, db: DB, queue: Queue, tmp_path: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from workerd.asked import Conflict, End, KeyUntil, Need
+from workerd.remote.words.base import example
 from workerd.units import LONGEST
 
 State = Literal["queued", "running", "scheduled", "blocked", "succeeded", "failed", "cancelled"]
@@ -23,12 +24,7 @@ class Given(BaseModel):
 
 
 class NewJob(Given):
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "example": {"task": "ocr_extract", "payload": {"path": "a.pdf"}, "priority": 5, "key": "a.pdf"}
-        },
-    )
+    model_config = example(task="ocr_extract", payload={"path": "a.pdf"}, priority=5, key="a.pdf")
 
     task: Text
     payload: dict[str, Any] = Field(default_factory=dict)
@@ -55,6 +51,8 @@ class NewJob(Given):
 
 class Signal(Given):
     """An answer to a job that waits for an event."""
+
+    model_config = example(event="approved", payload={"by": "Ada"})
 
     event: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
     payload: Any = None
@@ -141,12 +139,7 @@ class JobFilter(Given):
 
 
 class Bulk(Given):
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "example": {"action": "retry", "filter": {"state": "failed", "task": "ocr_extract"}, "expected": 12}
-        },
-    )
+    model_config = example(action="retry", filter={"state": "failed", "task": "ocr_extract"}, expected=12)
 
     action: Literal["retry", "cancel", "delete"]
     filter: JobFilter
@@ -202,6 +195,8 @@ class Node(BaseModel):
 
 
 class Scale(Given):
+    model_config = example(workers=4)
+
     workers: Annotated[int, Field(ge=1, le=10_000)]
 
 

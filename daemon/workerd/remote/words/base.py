@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,11 @@ Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Json = Annotated[str, Field(max_length=16_000_000, description="JSON, as text.", pattern=r"^[^\x00]*$")]
 Line = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 MOST = 1000  # ends or tickets of one request
+
+
+def example(**members: Any) -> ConfigDict:
+    """What OpenAPI shows for a model."""
+    return ConfigDict(json_schema_extra={"example": members})
 
 
 class Word(BaseModel):

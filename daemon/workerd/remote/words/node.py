@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from workerd.remote.words.base import Id, Key, Line, Name, Seconds, Small, Word
+from workerd.remote.words.base import Id, Key, Line, Name, Seconds, Small, Word, example
 
 
 class TaskSchedule(Word):
@@ -39,11 +39,7 @@ class TaskWords(Word):
 class NewNode(Word):
     """A node that enters. It lives while its heartbeats come: dead after three that did not."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {"name": "edge-1", "tasks": [{"name": "ocr_extract", "queue": "ocr"}], "workers": 2}
-        }
-    )
+    model_config = example(name="edge-1", tasks=[{"name": "ocr_extract", "queue": "ocr"}], workers=2)
 
     name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
     tasks: Annotated[list[TaskWords], Field(min_length=1, max_length=10_000)]
@@ -66,6 +62,8 @@ class Registered(BaseModel):
 
 
 class Beat(Word):
+    model_config = example(workers=2, busy=1, jobs_done=120, jobs_failed=3, rss=64_000_000, lag=0.0004)
+
     workers: Small = 0
     busy: Small = 0
     draining: bool = False
@@ -94,6 +92,8 @@ class OrderWords(BaseModel):
 
 
 class OrderDone(Word):
+    model_config = example(result={"workers": 4})
+
     result: dict[str, Any] | None = None
     error: Line | None = None
 

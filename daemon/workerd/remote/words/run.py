@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from workerd.remote.words.base import MOST, Id, Json, Key, Line, Name, Seconds, Small, Word
+from workerd.remote.words.base import MOST, Id, Json, Key, Line, Name, Seconds, Small, Word, example
 
 
 class LogLine(Word):
@@ -41,6 +41,10 @@ class End(Held):
 
 
 class Finish(Word):
+    model_config = example(
+        ends=[{"n": 7, "pos": 12, "id": 42, "outcome": "succeeded", "result": '{"pages": 3}', "ago": 1.9, "ran": 1.8}]
+    )
+
     ends: Annotated[list[End], Field(max_length=MOST)]
 
 
@@ -53,7 +57,7 @@ class FinishDone(BaseModel):
 class Claim(Word):
     """What a node wants. Successes in `ends` are written in the same transaction."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"batch": 2, "wait": 20}})
+    model_config = example(batch=2, wait=20)
 
     batch: Annotated[int, Field(ge=1, le=500)] = 1
     wait: Annotated[float, Field(ge=0, le=30)] = Field(0.0, description="How long the answer may wait for a job.")
@@ -104,10 +108,14 @@ class Claims(BaseModel):
 class Release(Word):
     """Tickets of jobs that were not started."""
 
+    model_config = example(n=7, positions=[12, 13])
+
     n: Id
     positions: Annotated[list[Id], Field(max_length=10 * MOST)]
     ttl: Seconds = 2592000.0
 
 
 class Started(Held):
+    model_config = example(n=7, pos=12, id=42, key="a.pdf")
+
     key: Key
