@@ -8,7 +8,7 @@ HOME_OF_RUN := DATABASE_URL= TASKS=invoices STATE_DIR=$(STATE) RUNTIME_DIR=$(STA
 CTL := $(HOME_OF_RUN) $(BIN)/workerctl
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run status logs ctl stop test faults system soak test-server check docs reference format samples picture bench-latency bench-manager constraints clean
+.PHONY: help install install-dev run status logs ctl stop test faults system soak test-server check docs reference format samples picture release bench-latency bench-manager constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -32,9 +32,7 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@ $(VENV)/installed
 
 run: $(VENV)/installed ## start 4 workers on an embedded PostgreSQL and read the sample mailbox
-	@$(CTL) start 4
-	@$(HOME_OF_RUN) $(BIN)/python -m invoices.demo
-	@$(CTL) status
+	@$(HOME_OF_RUN) $(BIN)/python -m invoices
 	@echo "Look further: make status · make logs · make ctl DO='jobs list' · make ctl DO=stats"
 	@echo "Stop the daemon and its database: make stop"
 
@@ -97,6 +95,9 @@ samples: $(VENV)/installed-dev ## make the sample mailbox anew
 
 picture: $(VENV)/installed-dev ## make docs/page.png, the page as the README shows it, anew
 	@$(BIN)/python tests/system/browser/picture.py
+
+release: $(VENV)/installed-dev ## wheel, sdist, bill of materials and checksums in dist/, tried where there is no compiler
+	@.ci/release $(BIN)/python
 
 bench-latency: $(VENV)/installed-dev ## how soon an idle daemon starts a job, and what it costs while idle
 	@$(BIN)/python tests/bench/latency.py
