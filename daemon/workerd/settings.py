@@ -166,6 +166,7 @@ class Settings(BaseModel):
     log_jobs: Literal["all", "slow", "failures"] | None = setting(
         None, "which finished jobs are logged; by itself: all below 100 jobs/s, else slow ones"
     )
+    log_stderr: bool = setting(True, "whether a daemon in the foreground writes its log to standard error too")
     monitor: Seconds | None = setting(None, "how often the daemon logs its own figures", gt=0)
     enable_metrics: bool = setting(False, "serve Prometheus metrics")
     metrics_port: int = setting(9090, "port of the metrics; 0 picks one", ge=0, le=65535)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,15 @@ import pytest
 from dotenv import dotenv_values
 
 from tests.support import ROOT
+from workerctl.commands import install
 from workerctl.install import env_file, systemd
+from workerctl.install.pm2 import Pm2
+from workerctl.install.supervisor import Supervisor
 from workerctl.install.target import File
 from workerd import config
 from workerd.daemon import journal, verbs
 from workerd.daemon.handover.launch import Launch
+from workerd.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("directory")
 
 def unit(flags: Mapping[str, str] = {}, name: str = "invoice-worker.service") -> str:
     """A unit as it is written."""
-    return next(file.text for file in systemd.Systemd().files(config.load(flags, environ={})) if file.path.name == name)
+    return next(file.text for file in systemd.Systemd(config.load(flags, environ={})).files() if file.path.name == name)
 
 
 def lines(name: str) -> list[str]:
@@ -140,3 +145,48 @@ def test_a_renewed_launch_keeps_what_belongs_to_the_main_process() -> None:
         "CREDENTIALS_DIRECTORY": "/run/credentials",
         "WORKERS": "3",
     }
+
+
+def kept(name: str, folder: Path, flags: Mapping[str, str] = {}) -> dict[str, str]:
+    """The files for supervisor or pm2, by their names."""
+    target = {"supervisor": Supervisor, "pm2": Pm2}[name](config.load(flags, environ={}), folder)
+    return {file.path.name: file.text for file in target.files()}
+
+
+def test_the_start_script_runs_this_interpreter_whatever_folder_and_environment_it_is_called_with(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "files of one"
+    for file in Pm2(config.load({"name": "mail"}, environ={}), folder).files():
+        file.write()
+    done = subprocess.run([folder / "mail-start.sh", "--version"], cwd="/", env={}, capture_output=True, text=True)
+    assert (done.stdout.split()[0], done.stderr) == ("workerd", "")
+    assert (folder / "mail.env").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_settings_file_says_where_the_daemon_lies_for_whoever_starts_it(tmp_path: Path) -> None:
+    places = {"app_dir": "/srv/app", "state_dir": "/srv/state", "log_dir": "/srv/log", "name": "mail"}
+    settings = tmp_path / "mail.env"
+    settings.write_text(kept("pm2", tmp_path, {**places, "workers": "3"})["mail.env"])
+    there = config.load(file=settings, environ={"XDG_RUNTIME_DIR": "/run/user/7"}).settings
+    assert (there.name, there.workers, there.log_stderr) == ("mail", 3, False)
+    assert (str(there.app_dir), str(there.state_dir), str(there.log_dir)) == ("/srv/app", "/srv/state", "/srv/log")
+    assert not str(there.runtime_dir).startswith("/run/user")
+    settings.write_text(settings.read_text().replace("WORKERS=3", "WORKERS=4"))
+    again = kept("pm2", tmp_path, {"name": "mail", "tasks": "a"})["mail.env"]
+    assert {"WORKERS=4", "TASKS=a", "STATE_DIR=/srv/state"} <= set(again.splitlines())
+
+
+def test_supervisor_and_pm2_give_the_drain_its_time(tmp_path: Path) -> None:
+    given = {"name": "mail", "drain_timeout": "5m", "app_dir": "/srv/100% app"}
+    conf = kept("supervisor", tmp_path, given)["mail.conf"].splitlines()
+    assert {"[program:mail]", "stopwaitsecs=330", "directory=/srv/100%% app"} <= set(conf)
+    script = kept("pm2", tmp_path, given)["mail.config.js"]
+    assert '      name: "mail",' in script
+    assert '      cwd: "/srv/100% app",' in script
+    assert "      kill_timeout: 330000," in script
+
+
+def test_a_folder_is_for_what_has_no_places_of_the_host() -> None:
+    with pytest.raises(ConfigError, match="--to is for others"):
+        install._target("systemd", Path("/srv"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
+import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -127,6 +128,18 @@ def test_in_the_background_standard_error_is_left_alone(
     set_up(tmp_path)
     log.error("hello")
     assert capsys.readouterr().err == ""
+
+
+def test_where_standard_error_is_not_read_the_log_has_what_handlers_print(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back at the end
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    settings = set_up(tmp_path, log_stderr=False)
+    log.error("hello")
+    print("printed")
+    assert capsys.readouterr() == ("", "")
+    assert [line["message"] for line in lines(settings.log_path)] == ["hello", "printed"]
 
 
 def test_a_place_that_cannot_be_written_is_told_with_advice(tmp_path: Path) -> None:

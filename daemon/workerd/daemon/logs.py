@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def set_up(settings: Settings) -> None:
-    """Send the root logger to the log files and, unless in the background, to standard error. Raises ConfigError."""
+    """Send the root logger to the log files and, unless nobody reads it, to standard error. Raises ConfigError."""
     root = logging.getLogger()
     root.setLevel(settings.log_level)
     logging.raiseExceptions = False  # a full disk must not stop the work
@@ -36,13 +36,14 @@ def set_up(settings: Settings) -> None:
     for file in files:
         file.setFormatter(_formatter(redactor, console=settings.log_format == "console", colours=False))
     handlers: list[logging.Handler] = [*files]
-    if BACKGROUND not in os.environ:
+    unread = BACKGROUND in os.environ or not settings.log_stderr
+    if not unread:
         handlers.append(_console(settings, redactor))
     origin = Origin(settings.node)
     for handler in handlers:
         handler.addFilter(origin)
     root.handlers[:] = handlers
-    if BACKGROUND in os.environ:
+    if unread:
         sys.stdout = LogLines(logging.getLogger("stdout"))
         sys.stderr = LogLines(logging.getLogger("stderr"))
 

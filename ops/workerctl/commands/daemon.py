@@ -90,11 +90,13 @@ def _stop(chosen: Runtime, timeout: str | None, *, now: bool) -> bool:
         seconds = None if timeout is None else parse_duration(timeout)
     except ValueError as error:
         raise ConfigError(f"--timeout {error}") from None
+    keeper = chosen.keeper()
     try:
         chosen.stop(seconds, now=now)
     except NotRunning:
         return False
-    render.say(f"{chosen.settings.name} stopped ({chosen.name})")
+    whose = "" if keeper is None else f"; it is {keeper.name}'s: `{keeper.order('start')}` starts it"
+    render.say(f"{chosen.settings.name} stopped ({chosen.name}){whose}")
     return True
 
 
@@ -121,8 +123,15 @@ def restart(
 
     Example: workerctl restart 8
     """
+    from workerd.errors import WorkerdError
+
     _count(n, None)
     chosen = context.runtime(runtime)
+    keeper = chosen.keeper()
+    if keeper is not None:
+        raise WorkerdError(
+            f"{chosen.settings.name} is {keeper.name}'s: `{keeper.order('restart')}`, or `workerctl reload`, which interrupts nothing"
+        )
     _stop(chosen, None, now=False)
     _start(chosen)
 

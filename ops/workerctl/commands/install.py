@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,13 +14,18 @@ from workerd.errors import ConfigError, WorkerdError
 if TYPE_CHECKING:
     from workerctl.install.target import Target
 
-Name = Annotated[str, typer.Argument(metavar="TARGET", help="systemd or logrotate.")]
+Name = Annotated[str, typer.Argument(metavar="TARGET", help="systemd, logrotate, supervisor or pm2.")]
+To = Annotated[
+    Path | None,
+    typer.Option(help="Folder for the files, instead of /etc/workerd or ~/.config/workerd; not for systemd."),
+]
 
 
 def install(
     target: Name,
     only_print: Annotated[bool, typer.Option("--print", help="Print the files, write nothing.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Write over files that differ.")] = False,
+    to: To = None,
 ) -> int:
     """Write the files that put the daemon, with the settings of now, into the hands of a service manager. Starts and enables nothing.
 
@@ -27,14 +33,13 @@ def install(
 
     Example: workerctl install systemd --tasks shop.tasks --workers 8
     """
-    chosen = _target(target)
-    configuration = context.configuration()
-    files = chosen.files(configuration)
+    chosen = _target(target, to)
+    files = chosen.files()
     if only_print:
         for file in files:
             render.say(f"# {file.path}\n{file.shown(file.text)}")
         return 0
-    _as_root(f"install {target}", " (--print shows the files)")
+    _as_root(chosen, "install", " (--print shows the files)")
     differ = [diff for file in files if (diff := file.diff())]
     for diff in differ:
         render.say(diff)
@@ -43,35 +48,40 @@ def install(
     for file in files:
         file.write()
         render.say(f"wrote {file.path}")
-    for warning in chosen.warnings(configuration):
+    for warning in chosen.warnings():
         render.warn(warning)
     render.say(f"next: {chosen.next_step}")
     return 0
 
 
-def uninstall(target: Name) -> None:
+def uninstall(target: Name, to: To = None) -> None:
     """Stop what was installed and remove its files, settings and user; data is left.
 
     Example: workerctl uninstall systemd
     """
-    chosen = _target(target)
-    _as_root(f"uninstall {target}")
+    chosen = _target(target, to)
+    _as_root(chosen, "uninstall")
     left = chosen.remove()
     render.say(f"{target}: removed" + (f"; data is left in {' and '.join(left)}" if left else ""))
 
 
-def _target(name: str) -> Target:
+def _target(name: str, to: Path | None) -> Target:
     from workerctl.install.logrotate import Logrotate
+    from workerctl.install.pm2 import Pm2
+    from workerctl.install.supervisor import Supervisor
     from workerctl.install.systemd import Systemd
 
-    targets: dict[str, type[Target]] = {each.name: each for each in (Systemd, Logrotate)}
+    targets: dict[str, type[Target]] = {each.name: each for each in (Systemd, Logrotate, Supervisor, Pm2)}
     if name not in targets:
         raise ConfigError(f"there is no target {name!r}, allowed are {', '.join(targets)}")
-    return targets[name]()
+    if to is not None and targets[name].is_system:
+        raise ConfigError(f"the files for {name} have their places: --to is for others")
+    return targets[name](context.configuration(), to)
 
 
-def _as_root(what: str, hint: str = "") -> None:
-    if os.geteuid() != 0:
+def _as_root(chosen: Target, verb: str, hint: str = "") -> None:
+    if chosen.is_system and os.geteuid() != 0:
+        what = f"{verb} {chosen.name}"
         raise WorkerdError(
             f"`{what}` writes below /etc and makes a user: run it as root, `sudo workerctl {what}`{hint}"
         )

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from workerctl.install import packed
 from workerctl.install.target import File, Target
-
-if TYPE_CHECKING:
-    from workerd.config import Configuration
 
 RULES = Path("/etc/logrotate.d/invoice-worker")
 
 
 class Logrotate(Target):
     name = "logrotate"
+    is_system = True
     next_step = "set LOG_MAX_SIZE=0 in /etc/invoice-worker/worker.env, then systemctl reload invoice-worker"
 
-    def files(self, configuration: Configuration) -> list[File]:
+    def files(self) -> list[File]:
         return [File(RULES, packed.text("systemd/logrotate.d/invoice-worker"))]
 
     def remove(self) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workerctl.install import env_file, packed
-from workerctl.install.target import File, Target, run
+from workerctl.install.target import STOP_MARGIN, File, Target, closed_to_others, run
 from workerd.errors import WorkerdError
 
 if TYPE_CHECKING:
@@ -32,20 +32,19 @@ CREDENTIALS = Path("/etc/credstore")
 DATA = ("/var/lib/invoice-worker", "/var/log/invoice-worker")
 PROGRAM = "/opt/worker/bin/python"  # in the files as they lie
 HOMES = ("/home", "/root", "/run/user")  # hidden by ProtectHome=yes
-STOP_MARGIN = 30  # seconds beyond the drain: 5 to cancel, 10 for the last results, 15 for an embedded database
 RISING = 254  # the first version of systemd whose delay before a restart can rise
 
 
 class Systemd(Target):
     name = "systemd"
+    is_system = True
     next_step = "systemctl daemon-reload && systemctl start invoice-worker"
 
-    def files(self, configuration: Configuration) -> list[File]:
+    def files(self) -> list[File]:
         units = [
             "invoice-worker.service", "invoice-worker@.service", "invoice-worker.target",
             "invoice-worker-manager.service", "invoice-worker-backup.service", "invoice-worker-backup.timer",
         ]  # fmt: skip
-        settings = configuration.settings
         return [
             File(SYSUSERS, packed.text("systemd/sysusers.d/invoice-worker.conf"), then=("systemd-sysusers", str(SYSUSERS))),
             File(
@@ -53,16 +52,16 @@ class Systemd(Target):
                 then=("systemd-tmpfiles", "--create", str(TMPFILES)),
             ),
             File(
-                SETTINGS / "worker.env", _environment(configuration), 0o640, USER, shown=env_file.without_secrets
+                SETTINGS / "worker.env", _environment(self.configuration), 0o640, USER, shown=env_file.without_secrets
             ),
-            *(File(UNITS / unit, _adapted(packed.text(f"systemd/{unit}"), settings)) for unit in units),
+            *(File(UNITS / unit, _adapted(packed.text(f"systemd/{unit}"), self.settings)) for unit in units),
         ]  # fmt: skip
 
-    def warnings(self, configuration: Configuration) -> list[str]:
+    def warnings(self) -> list[str]:
         return [
             f"{USER} cannot read {path}: {folder} is closed to others. Move it, to /opt say, or `chmod o+x {folder}`"
-            for path in (Path(sys.executable), configuration.settings.app_dir.absolute())
-            if (folder := _closed(path)) is not None
+            for path in (Path(sys.executable), self.settings.app_dir.absolute())
+            if (folder := closed_to_others(path)) is not None
         ]
 
     def remove(self) -> list[str]:
@@ -130,11 +129,6 @@ def _known() -> Iterator[str]:
             check=False, capture_output=True, text=True,
         ).stdout  # fmt: skip
         yield from (line.split()[0] for line in listed.splitlines())
-
-
-def _closed(path: Path) -> Path | None:
-    """The first folder on the way that others may not enter."""
-    return next((each for each in reversed(path.parents) if each.exists() and not each.stat().st_mode & 0o001), None)
 
 
 def _remove_user() -> None:

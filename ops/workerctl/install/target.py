@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from workerd.config import Configuration
 
+STOP_MARGIN = 30  # seconds beyond the drain: 5 to cancel, 10 for the last results, 15 for an embedded database
+
 
 @dataclass(frozen=True)
 class File:
@@ -26,7 +28,7 @@ class File:
     path: Path
     text: str
     mode: int = 0o644
-    group: str | None = None
+    group: str | int | None = None
     shown: Callable[[str], str] = str
     then: tuple[str, ...] = ()
 
@@ -53,22 +55,38 @@ class File:
 
 
 class Target(ABC):
-    """Something that runs, or looks after, the daemon."""
+    """Something that runs, or looks after, the daemon of a configuration."""
 
     name: ClassVar[str]
-    next_step: ClassVar[str]  # the command that a user types then
+    is_system: ClassVar[bool]  # whether it is the host's: its folders are fixed, and it takes root
+
+    def __init__(self, configuration: Configuration, to: Path | None = None) -> None:
+        """`to`: the folder for the files, instead of the usual one."""
+        self.configuration = configuration
+        self.settings = configuration.settings
+        self.to = None if to is None else to.absolute()
+
+    @property
+    @abstractmethod
+    def next_step(self) -> str:
+        """The command that a user types then."""
 
     @abstractmethod
-    def files(self, configuration: Configuration) -> list[File]:
+    def files(self) -> list[File]:
         """For this installation, in the order in which they are written."""
 
     @abstractmethod
     def remove(self) -> list[str]:
         """Take away all that was installed, and whatever runs of it; returns the data that is left for people to keep or delete."""
 
-    def warnings(self, configuration: Configuration) -> list[str]:
+    def warnings(self) -> list[str]:
         """What will not work as things are."""
         return []
+
+
+def closed_to_others(path: Path) -> Path | None:
+    """The first folder on the way that others may not enter."""
+    return next((each for each in reversed(path.parents) if each.exists() and not each.stat().st_mode & 0o001), None)
 
 
 def run(*command: str) -> str:

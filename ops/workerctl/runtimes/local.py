@@ -20,6 +20,7 @@ from workerd.errors import ConfigError, NotRunning, WorkerdError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from workerctl.runtimes.keeper import Keeper
     from workerd.config import Settings
 
 START_LIMIT = 120.0  # seconds; the first start of an embedded database takes a few
@@ -36,6 +37,12 @@ class Local(Runtime):
 
     def who(self) -> str | None:
         return None if self._pid is None else f"PID {self._pid}"
+
+    def keeper(self) -> Keeper | None:
+        from workerctl.runtimes.keeper import keeper_of
+
+        pid = self._pid
+        return None if pid is None else keeper_of(pid)
 
     def start(self, count: int | None) -> None:
         # the number stands among the flags

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from workerctl.runtimes.keeper import Keeper
     from workerd.config import Settings
 
 
@@ -41,6 +42,10 @@ class Runtime(ABC):
     @abstractmethod
     def who(self) -> str | None:
         """Who runs, for people (`PID 4312`, `3 containers`); None when nobody does."""
+
+    def keeper(self) -> Keeper | None:
+        """Another program that keeps the running daemon running, where there is one."""
+        return None
 
     @abstractmethod
     def start(self, count: int | None) -> None:
