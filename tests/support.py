@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     import asyncpg
+    import pytest
 
     from workerd.settings import Settings
 
@@ -284,6 +285,13 @@ class Ctl:
         done = self(*words, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, directory: Path, module: str) -> None:
+    """Processes started from now on find no such module."""
+    text = f"raise ModuleNotFoundError({f'No module named {module!r}'!r}, name={module!r})"
+    (directory / f"{module}.py").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(directory), os.environ.get("PYTHONPATH", ""))))
 
 
 def psql(dsn: str, script: str) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 COLUMNS = ("number", "date", "seller", "buyer", "total", "currency", "type", "source")
+READERS = ("lxml", "pypdf")
 WORKERS = "4"
-LIMIT = 120.0  # seconds for one job
+LIMIT = 60.0  # seconds for one job
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,17 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("mails", nargs="*", type=_mail, metavar="MAIL", help="files; without them the sample mailbox")
     mails = parser.parse_args(argv).mails or mailbox()
+    for name in READERS:  # before a mail is taken note of whose invoices could not be read
+        try:
+            import_module(name)
+        except ModuleNotFoundError:
+            print(f"invoices: {name} is not installed: pip install 'workerd[invoices]'", file=sys.stderr)
+            return 1
     code = _workerctl("start", WORKERS, "--tasks", "invoices")
     if code:
         return code
-    try:
-        failures = asyncio.run(_read(mails))
-    except TimeoutError:
-        failures = [
-            f"a job did not end within {LIMIT:.0f} s: does the daemon here have TASKS=invoices? (workerctl config, workerctl logs)"
-        ]
-    except WorkerdError as error:
-        failures = [str(error)]
+    failures = _failures(mails)
     for failure in failures:
         print(f"invoices: {failure}", file=sys.stderr)
     code = _workerctl("status")
@@ -52,6 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("Look further: workerctl jobs list · workerctl stats · workerctl logs · workerctl status")
         print("Stop the daemon and its database: workerctl stop")
     return 1 if failures else code
+
+
+def _failures(mails: list[Path]) -> list[str]:
+    try:
+        return asyncio.run(_read(mails))
+    except TimeoutError:
+        return [
+            f"a job did not end within {LIMIT:.0f} s: has the daemon that runs here TASKS=invoices? (workerctl logs)"
+        ]
+    except WorkerdError as error:
+        return [str(error)]
 
 
 def _mail(name: str) -> Path:

@@ -61,4 +61,6 @@ def serve(work: Callable[[str], dict[str, Any]]) -> None:
         told = {"error": str(error)}
     except (MemoryError, RecursionError) as error:
         told = {"error": f"reading it takes more memory than is allowed ({type(error).__name__})"}
+    except ModuleNotFoundError as error:
+        told = {"error": f"reading it needs {error.name}: pip install 'workerd[invoices]'"}
     json.dump(told, sys.stdout)

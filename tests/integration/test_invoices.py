@@ -20,7 +20,7 @@ from invoices import cleanup_files, ocr_extract, process_email
 from invoices.invoice import FIELDS, REQUIRED
 from invoices.samples import mailbox
 from invoices.samples.make import CII, TEXT, UBL, mail, pdf
-from tests.support import ROOT, InProcess, until
+from tests.support import ROOT, InProcess, hide, until
 from workerd import JobFailed, Queue, Retry
 
 if TYPE_CHECKING:
@@ -290,6 +290,15 @@ async def test_without_a_reader_of_scans_it_says_what_to_install(
     path = tmp_path / "scan.png"
     draw(path)
     assert "install tesseract, or set MINERU_API_TOKEN" in await refusal(queue, db, path)
+
+
+async def test_without_a_library_it_says_what_to_install(
+    queue: Queue, db: DB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, tmp_path, "lxml")
+    path = tmp_path / "invoice.xml"
+    path.write_text(UBL, encoding="utf-8")
+    assert "reading it needs lxml: pip install 'workerd[invoices]'" in await refusal(queue, db, path)
 
 
 def draw(path: Path) -> None:
