@@ -8,7 +8,7 @@ HOME_OF_RUN := DATABASE_URL= TASKS=invoices STATE_DIR=$(STATE) RUNTIME_DIR=$(STA
 CTL := $(HOME_OF_RUN) $(BIN)/workerctl
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run status logs ctl stop test faults system soak test-server check docs reference format samples picture release bench-latency bench-manager constraints clean
+.PHONY: help install install-dev run status logs ctl stop test faults system soak test-server check docs reference format samples picture definitions release bench-latency bench-manager constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -68,7 +68,7 @@ system: $(VENV)/installed-dev ## the real Docker and systemd; skipped where they
 
 # what depends on the server's version: the queue's functions, their plans, the schema
 SQL_TESTS := tests/protocol/test_state_machine.py tests/protocol/test_holes.py tests/integration/test_plans.py tests/integration/test_schema.py \
-	tests/integration/test_migrations.py tests/integration/test_jobs.py tests/integration/test_sql.py
+	tests/integration/test_migrations.py tests/integration/test_jobs.py tests/integration/test_sql.py tests/integration/test_definitions.py
 
 test-server: $(VENV)/installed-dev ## the tests of the queue on another PostgreSQL: make test-server PROGRAMS=/usr/lib/postgresql/15/bin
 	@$(PROGRAMS)/postgres --version
@@ -98,6 +98,9 @@ picture: $(VENV)/installed-dev ## make docs/page.png, the page as the README sho
 
 release: $(VENV)/installed-dev ## wheel, sdist, bill of materials and checksums in dist/, tried where there is no compiler
 	@.ci/release $(BIN)/python
+
+definitions: $(VENV)/installed-dev ## write down what the migrations make, with which `workerctl doctor` compares a database
+	@$(BIN)/python -m tests.definitions
 
 bench-latency: $(VENV)/installed-dev ## how soon an idle daemon starts a job, and what it costs while idle
 	@$(BIN)/python tests/bench/latency.py

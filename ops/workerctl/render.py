@@ -29,6 +29,7 @@ COLOURS = {
     "crashed": "red",
     "ok": "green",
     "problem": "red",
+    "warning": "yellow",
 }
 
 
@@ -97,6 +98,22 @@ def table(
 def details(title: str, pairs: Iterable[tuple[str, object]]) -> None:
     """Names and values, one a line."""
     table(title, ("", ""), pairs, header=False)
+
+
+def lines(rows: Iterable[Sequence[str]]) -> None:
+    """Columns without a frame; the last one takes the room that is left, on as many lines as it needs."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN)
+    drawn = Table.grid(padding=(0, 2))
+    for row in rows:
+        drawn.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+    with console.capture() as captured:
+        console.print(drawn)
+    for line in captured.get().splitlines():
+        say(line.rstrip())
 
 
 def brief(moment: str | None) -> str:

@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 LIMIT = 1.0  # seconds; the leader has other things to do
 
 # By the server's own statistics: no table is read. Partitions of the history are left out, for they are dropped, not vacuumed.
-_DEAD_ROWS = """
-    SELECT relname, n_dead_tup FROM pg_stat_user_tables WHERE schemaname = 'workerd' AND relname NOT LIKE 'history\\_%' ORDER BY relname
+_ROWS = r"""
+    SELECT s.relname, s.n_live_tup, s.n_dead_tup,
+        NOT coalesce(c.reloptions && '{autovacuum_enabled=false,autovacuum_enabled=off,autovacuum_enabled=0,autovacuum_enabled=no}', false)
+    FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
+    WHERE s.schemaname = 'workerd' AND s.relname NOT LIKE 'history\_%' ORDER BY s.relname
 """
 # Dead rows stay while a snapshot may see them, whoever holds it: a session of this database, or a prepared transaction.
 _OLDEST = """
@@ -32,6 +35,16 @@ _NODES = """
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """What a table holds; `vacuumed`: autovacuum is not switched off for it."""
+
+    table: str
+    live: int
+    dead: int
+    vacuumed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     dead_rows: dict[str, int]  # by table
     oldest_transaction: float  # seconds for which the oldest one has been open; 0: none is
@@ -41,10 +54,12 @@ class Condition:
 
 async def condition(connection: AnyConnection) -> Condition:
     """What the server tells. Sessions of other roles are seen by members of pg_read_all_stats only. Raises TimeoutError."""
-    dead_rows = await connection.fetch(_DEAD_ROWS, timeout=LIMIT)
+    dead_rows = {each.table: each.dead for each in await rows(connection)}
     [(transaction, snapshot)] = await connection.fetch(_OLDEST, timeout=LIMIT)
     [nodes] = await connection.fetch(_NODES, timeout=LIMIT)
-    return Condition(
-        {row["relname"]: row["n_dead_tup"] for row in dead_rows}, max(0.0, transaction), max(0.0, snapshot),
-        dict(nodes),
-    )  # fmt: skip
+    return Condition(dead_rows, max(0.0, transaction), max(0.0, snapshot), dict(nodes))
+
+
+async def rows(connection: AnyConnection) -> list[Rows]:
+    """Of each table but the history. Raises TimeoutError."""
+    return [Rows(*row) for row in await connection.fetch(_ROWS, timeout=LIMIT)]

@@ -1,0 +1,50 @@
+"""Rights: what the role of a connection lacks of what daemons need, by the grants of roles.sql."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from workerd.job import AnyConnection
+
+_GRANT = re.compile(
+    r"^\s*GRANT (.+?)\s+ON\s+(SEQUENCE|SCHEMA|FUNCTION)?\s*(.+?)\s+TO\s+(.+?);", re.MULTILINE | re.DOTALL
+)
+_PRIVILEGE = re.compile(r"(\w+)(?: \(([^)]*)\))?")
+_NEEDED_BY = ("{prefix}_work", "{prefix}_enqueue")  # the first is a member of the second
+_OPTIONAL = ("MAINTAIN",)  # from PostgreSQL 17 on
+# A function is named without its arguments: there is one of each name.
+_LACKED = """
+    SELECT DISTINCT privilege, object FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS n(kind, object, privilege, col)
+    WHERE NOT coalesce(CASE kind
+        WHEN 'SCHEMA' THEN has_schema_privilege(object, privilege)
+        WHEN 'SEQUENCE' THEN has_sequence_privilege(object, privilege)
+        WHEN 'FUNCTION' THEN has_function_privilege(object::regproc::oid, privilege)
+        WHEN 'COLUMN' THEN has_column_privilege(object, col, privilege)
+        ELSE has_table_privilege(object, privilege) END, true)
+    ORDER BY 2, 1
+"""
+
+
+async def lacked(connection: AnyConnection) -> list[str]:
+    """What the role may not, such as `INSERT on workerd.lease`; nothing for one that may run daemons."""
+    needed = list(dict.fromkeys(_needed()))
+    rows = await connection.fetch(_LACKED, *(list(column) for column in zip(*needed, strict=True)))
+    return [f"{row['privilege']} on {row['object']}" for row in rows]
+
+
+def _needed() -> Iterator[tuple[str, str, str, str | None]]:
+    """Kind, object, privilege and column of each grant to the roles of daemons."""
+    text = re.sub(r"--.*", "", resources.files("workerd.queue").joinpath("roles.sql").read_text(encoding="utf-8"))
+    for privileges, kind, objects, roles in _GRANT.findall(text):
+        if not set(re.split(r",\s*", roles)) & set(_NEEDED_BY):
+            continue
+        for name in re.split(r",\s*", objects):
+            for privilege, columns in _PRIVILEGE.findall(privileges):
+                if privilege not in _OPTIONAL:
+                    for column in columns.split(", ") if columns else [None]:
+                        yield "COLUMN" if column else kind, name, privilege, column

@@ -1,0 +1,1 @@
+"""What may be wrong with an installation, found by looking: one module for each thing that is looked at."""

@@ -1,0 +1,83 @@
+"""The checks of a database, in order; each bounded, and a finding itself when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from workerctl.doctor import errors, fleet, pooler, schema, server, sessions
+from workerctl.doctor.finding import Finding, from_error, problem, warning
+from workerctl.doctor.ground import PATIENCE, Ground
+from workerd.errors import DatabaseError
+from workerd.locate import locate
+from workerd.queue.database import CONNECTION_ERRORS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from workerd.settings import Settings
+
+    Look = Callable[[Ground], Awaitable[list[Finding]]]
+
+# Of the server, whatever it holds.
+FIRST: Mapping[str, Look] = {"database": server.version, "synchronous_commit": server.commits}
+SERVER: Mapping[str, Look] = {
+    "fsync": server.durability, "writes": server.writes, "pooler": pooler.pooler, "notify": pooler.notify, "clock": server.clock,
+    "connections": server.connections, "transactions": sessions.transactions, "prepared": sessions.prepared, "slots": sessions.slots,
+    "wraparound": server.wraparound,
+}  # fmt: skip
+# Of the queue, whose schema has to be that of this program.
+SCHEMA: Mapping[str, Look] = {"schema": schema.version}
+QUEUE: Mapping[str, Look] = {
+    "drift": schema.drift, "indexes": schema.indexes, "role": schema.role, "vacuum": sessions.vacuum, "nodes": fleet.nodes,
+    "leader": fleet.leader, "queues": fleet.queues, "waiting": fleet.untaken, "errors": errors.errors,
+}  # fmt: skip
+
+
+async def database(settings: Settings, *, thorough: bool) -> list[Finding]:
+    """All that is found; a database that cannot be reached is one finding."""
+    try:
+        ground = Ground(settings, await asyncio.to_thread(locate, settings))
+        await ground.open()
+    except (DatabaseError, *CONNECTION_ERRORS) as error:
+        return [from_error("database", error)]
+    try:
+        return await _examine(ground, thorough=thorough)
+    except (DatabaseError, *CONNECTION_ERRORS) as error:
+        return [from_error("database", error)]
+    finally:
+        ground.close()
+
+
+async def _examine(ground: Ground, *, thorough: bool) -> list[Finding]:
+    found: list[Finding] = []
+    for checks in (FIRST, SERVER if thorough else {"pooler": pooler.pooler}, SCHEMA):
+        for name, look in checks.items():
+            found += await _look(ground, name, look)
+            if ground.server is None:  # nothing further can be asked
+                return found
+    if thorough and found[-1].ok:
+        for name, look in QUEUE.items():
+            found += await _look(ground, name, look)
+    return found
+
+
+async def _look(ground: Ground, name: str, look: Look) -> list[Finding]:
+    """Raises DatabaseError when the database does not answer any more."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await look(ground)
+    except (TimeoutError, asyncpg.QueryCanceledError):
+        await ground.renew()
+        return [
+            warning(name, f"it could not be examined within {PATIENCE:g} s", "ask again when the database is less busy")
+        ]
+    except asyncpg.InsufficientPrivilegeError as error:
+        return [warning(name, f"it could not be examined: {error}", "run this as a role that may: see docs/roles.md")]
+    except CONNECTION_ERRORS as error:
+        await ground.renew()
+        return [warning(name, f"it could not be examined: {error}", "ask again: the connection was lost meanwhile")]
+    except Exception as error:  # noqa: BLE001 - one check that fails does not hide what the others find
+        return [problem(name, f"it could not be examined: {type(error).__name__}: {error}", "report this, please")]

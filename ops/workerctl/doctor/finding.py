@@ -1,0 +1,63 @@
+"""A finding: what was looked at, how it is, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Level = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`check`: what was looked at. `found` and `advice` are one line each; what is fine needs no advice.
+
+    A problem keeps jobs from being taken in, run or kept; a warning may lead to one.
+    """
+
+    check: str
+    level: Level
+    found: str = ""
+    advice: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it does not make the command fail."""
+        return self.level != "problem"
+
+    def to_json(self) -> dict[str, Any]:
+        said = "; ".join(filter(None, (self.found, self.advice)))
+        return {
+            "check": self.check,
+            "ok": self.ok,
+            "problem": None if self.ok else said,
+            "level": self.level,
+            "found": self.found or None,
+            "advice": self.advice or None,
+        }
+
+
+def ok(check: str, found: str = "") -> Finding:
+    return Finding(check, "ok", found)
+
+
+def warning(check: str, found: str, advice: str) -> Finding:
+    return Finding(check, "warning", found, advice)
+
+
+def problem(check: str, found: str, advice: str) -> Finding:
+    return Finding(check, "problem", found, advice)
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def from_error(check: str, error: BaseException) -> Finding:
+    """The one line of an error of ours, in which advice stands in brackets or behind a colon at the end."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if text.endswith(")") and " (" in text:
+        found, _, advice = text[:-1].rpartition(" (")
+        return problem(check, found, advice)
+    found, colon, advice = text.partition(": ")
+    return problem(check, found, advice) if colon else problem(check, text, "")
