@@ -14,10 +14,12 @@ from workerd.errors import ConfigError, WorkerdError
 if TYPE_CHECKING:
     from workerctl.install.target import Target
 
-Name = Annotated[str, typer.Argument(metavar="TARGET", help="systemd, logrotate, supervisor or pm2.")]
+Name = Annotated[str, typer.Argument(metavar="TARGET", help="systemd, logrotate, supervisor, pm2 or kubernetes.")]
 To = Annotated[
     Path | None,
-    typer.Option(help="Folder for the files, instead of /etc/workerd or ~/.config/workerd; not for systemd."),
+    typer.Option(
+        help="Folder for the files, instead of /etc/workerd or ~/.config/workerd, for kubernetes ./kubernetes; not for systemd."
+    ),
 ]
 
 
@@ -26,6 +28,10 @@ def install(
     only_print: Annotated[bool, typer.Option("--print", help="Print the files, write nothing.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Write over files that differ.")] = False,
     to: To = None,
+    image: Annotated[
+        str | None, typer.Option(help="For kubernetes: the image with its tag, registry/name:tag.")
+    ] = None,
+    namespace: Annotated[str | None, typer.Option(help="For kubernetes: the namespace.")] = None,
 ) -> int:
     """Write the files that put the daemon, with the settings of now, into the hands of a service manager. Starts and enables nothing.
 
@@ -34,6 +40,8 @@ def install(
     Example: workerctl install systemd --tasks shop.tasks --workers 8
     """
     chosen = _target(target, to)
+    if image or namespace:
+        _place(chosen, image, namespace)
     files = chosen.files()
     if only_print:
         for file in files:
@@ -66,17 +74,26 @@ def uninstall(target: Name, to: To = None) -> None:
 
 
 def _target(name: str, to: Path | None) -> Target:
+    from workerctl.install.kubernetes import Kubernetes
     from workerctl.install.logrotate import Logrotate
     from workerctl.install.pm2 import Pm2
     from workerctl.install.supervisor import Supervisor
     from workerctl.install.systemd import Systemd
 
-    targets: dict[str, type[Target]] = {each.name: each for each in (Systemd, Logrotate, Supervisor, Pm2)}
+    targets: dict[str, type[Target]] = {each.name: each for each in (Systemd, Logrotate, Supervisor, Pm2, Kubernetes)}
     if name not in targets:
         raise ConfigError(f"there is no target {name!r}, allowed are {', '.join(targets)}")
     if to is not None and targets[name].is_system:
         raise ConfigError(f"the files for {name} have their places: --to is for others")
     return targets[name](context.configuration(), to)
+
+
+def _place(chosen: Target, image: str | None, namespace: str | None) -> None:
+    from workerctl.install.kubernetes import IMAGE, Kubernetes
+
+    if not isinstance(chosen, Kubernetes):
+        raise ConfigError("--image and --namespace are for kubernetes")
+    chosen.image, chosen.namespace = image or IMAGE, namespace
 
 
 def _as_root(chosen: Target, verb: str, hint: str = "") -> None:

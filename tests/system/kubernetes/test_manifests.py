@@ -117,6 +117,29 @@ def test_settings_secrets_and_images_are_tied_together(validator: Path, everythi
     assert {each["metadata"]["namespace"] for each in made} == {"shop"}
 
 
+def test_what_install_writes_is_taken_with_everything_that_was_given(validator: Path, tmp_path: Path) -> None:
+    words = ["--to", str(tmp_path), "--image", "registry.example:5000/shop:2", "--namespace", "shop"]
+    settings = ["--workers", "16", "--drain-timeout", "2m"]
+    for given in ([], ["--replace", *settings]):
+        command = [sys.executable, "-m", "workerctl", "install", "kubernetes", *words, *given]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+        overlay = tmp_path / "kustomization.yaml"
+        overlay.write_text(overlay.read_text().replace("#components:", "components:").replace("#  - base", "  - base"))
+        done = subprocess.run([validator, "-k", VERSIONS[0], tmp_path], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    made = {(each["kind"], each["metadata"]["name"].partition("-")[0]): each for each in build(tmp_path)}
+    pod = made["Deployment", "worker"]["spec"]["template"]["spec"]
+    assert (pod["containers"][0]["image"], pod["terminationGracePeriodSeconds"]) == (
+        "registry.example:5000/shop:2",
+        150,
+    )
+    assert made["ConfigMap", "worker"]["data"] == {
+        "TASKS": "invoices", "WORKERS": "16", "DRAIN_TIMEOUT": "120", "LOG_FORMAT": "json",
+    }  # fmt: skip
+    assert made["ScaledObject", "worker"]["spec"]["triggers"][0]["metadata"]["targetQueryValue"] == "64"
+    assert {each["metadata"]["namespace"] for each in made.values()} == {"shop"}
+
+
 def test_operators_know_every_field_of_what_is_theirs(validator: Path, everything: Path, types: Path) -> None:
     made = build(everything)
     for version, module in MODULES.items():
