@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import textwrap
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,12 @@ from tests.support import InProcess, until, until_state
 from workerd.around import registry as middlewares
 from workerd.ended import listeners
 from workerd.lifecycle import shutdowns, startups
+from workerd.queue import client
 from workerd.tasks import registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support import Ctl
     from workerd import Queue
@@ -154,6 +157,33 @@ async def test_starts_and_ends(settings: Settings, queue: Queue, db: DB) -> None
     finally:
         for each in (startups, shutdowns, listeners):
             each.clear()
+
+
+async def test_tasks(settings: Settings, queue: Queue, dsn: str, db: DB) -> None:
+    names = run("tasks.md", 0)
+    block = examples("tasks.md")[1].replace("postgresql://…", dsn)
+    body = textwrap.indent(block, "    ")
+    exec(f"async def enqueue():\n{body}    return result", names)  # noqa: S102 - our own pages
+    async with InProcess(settings):
+        client.set_default(queue)
+        try:
+            assert await names["enqueue"]() == {"path": "a.pdf"}
+        finally:
+            client.set_default(None)
+    assert await db.fetchval("SELECT count(*) FROM workerd.task_queue WHERE task_type = 'process_email'") == 1
+
+
+async def test_children_and_transactions(
+    settings: Settings, queue: Queue, db: DB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await db.execute("CREATE TABLE orders (id int, booked boolean); INSERT INTO orders VALUES (7, false)")
+    head = "from workerd import Job, task\n"
+    (tmp_path / "tasks_page.py").write_text("\n".join((head, *(examples("tasks.md")[place] for place in (3, 4)))))
+    monkeypatch.syspath_prepend(tmp_path)
+    async with InProcess(settings.model_copy(update={"tasks": ("tasks_page",), "app_dir": tmp_path})):
+        assert await queue.result(await queue.enqueue("thumbnail", {"path": "a"}), timeout=30) == {"width": 200}
+        assert await queue.result(await queue.enqueue("book", {"order": 7}), timeout=30) == {"order": 7}
+    assert await db.fetchval("SELECT booked FROM orders")
 
 
 async def test_which_exceptions_are_retried(settings: Settings, queue: Queue, db: DB) -> None:

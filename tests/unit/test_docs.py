@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.main import get_command
 
+from tests.examples import Block, blocks, pages
 from tests.support import ROOT
 from workerctl.app import app
 from workerd import config
 from workerd.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COMPOSE = sorted({*re.findall(r"(?<!\$)\$\{([A-Z_]+)", (ROOT / "docker/compose.yaml").read_text(encoding="utf-8"))})
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -58,3 +63,60 @@ def test_links_of_the_readme_lead_somewhere() -> None:
 @pytest.mark.parametrize("module", sorted(path.name for path in (ROOT / "tests" / "faults").glob("test_*.py")))
 def test_every_module_of_fault_tests_is_in_the_table_of_faults(module: str) -> None:
     assert f"`{module}`" in DOCS["testing.md"]
+
+
+BLOCKS = [block for page in pages() for block in blocks(page)]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.page}:{block.line}")
+def test_every_block_is_run_by_a_test_or_says_why_not(block: Block) -> None:
+    assert block.run or block.reason, "its line above is neither `<!-- run: tests/… -->` nor `<!-- not run: why -->`"
+    if block.run:
+        page = block.page.removeprefix("docs/")
+        assert page in (ROOT / block.run).read_text(encoding="utf-8"), f"{block.run} does not take it from {page}"
+    else:
+        assert len(str(block.reason).split()) > 1
+
+
+def _shown() -> Iterator[tuple[str, str]]:
+    """Every line of workerctl in a block of a shell or between back-ticks, and its page."""
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        lines = [
+            line for block in blocks(page) if block.language in ("sh", "console") for line in block.text.splitlines()
+        ]
+        prose = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+        for line in (*lines, *re.findall(r"`([^`\n]+)`", prose)):
+            for command in re.findall(r"\bworkerctl\b[^|;&]*", line.partition("  #")[0]):
+                yield str(page.relative_to(ROOT)), command.strip()
+
+
+SHOWN = sorted(set(_shown()))
+
+
+def _flags() -> set[str]:
+    """What any command takes: the flag of each setting, and a file with them."""
+    parser = argparse.ArgumentParser()
+    config.add_flags(parser)
+    return {"--config", "--runtime", *parser._option_string_actions}
+
+
+ALL_COMMANDS = get_command(app)
+FLAGS = _flags()
+
+
+@pytest.mark.parametrize(("page", "line"), SHOWN)
+def test_every_command_that_is_shown_exists_with_its_options(page: str, line: str) -> None:
+    flags = FLAGS
+    command: Any = ALL_COMMANDS
+    words = iter(re.sub(r"[…)('\"]|\$\w+", " ", line).split()[1:])
+    for word in words:
+        name, given, _ = word.partition("=")
+        if name.startswith("-") and len(name) > 1:
+            known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+            assert name in known | flags | {"--help", "--version"}, f"{page}: {line}: there is no {name}"
+            if name in flags and not given:
+                next(words, None)
+        elif hasattr(command, "commands"):
+            assert set(word.split("/")) <= command.commands.keys(), f"{page}: {line}: there is no {word}"
+            command = command.commands[word.partition("/")[0]]
