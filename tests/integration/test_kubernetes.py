@@ -171,6 +171,7 @@ async def test_keda_counts_what_could_run_now_or_does(db: DB, queue: Queue) -> N
     assert await db.fetchval(QUERY) == 3 + 5 + 5
     await inspect.pause(db, "held", paused=True)
     assert await db.fetchval(QUERY) == 3 + 5 + 2, "of a paused queue those that run"
+    assert await db.fetchval(f"{QUERY} WHERE q.name IN ('ocr', 'mail')") == 5 + 3, "as documented"
     statement = await db.prepare(QUERY)
     assert statement.get_parameters() == ()
     assert [each.type.name for each in statement.get_attributes()] == ["int8"]

@@ -141,12 +141,21 @@ def test_what_install_writes_is_taken_with_everything_that_was_given(validator: 
 
 
 def test_operators_know_every_field_of_what_is_theirs(validator: Path, everything: Path, types: Path) -> None:
-    made = build(everything)
+    made = [*build(everything), alerts()]
     for version, module in MODULES.items():
         theirs = [each for each in made if each["apiVersion"] == version]
-        assert theirs
-        shown = subprocess.run(
+        done = subprocess.run(
             [types, "-c", SHOWN, module], input=json.dumps(theirs), capture_output=True, text=True, check=False
         )
-        assert shown.returncode == 0, shown.stderr
-        assert [json.loads(line) for line in shown.stdout.splitlines()] == theirs
+        assert done.returncode == 0, done.stderr
+        assert [json.loads(line) for line in done.stdout.splitlines()] == theirs
+    assert {each["kind"] for each in made} >= {"ScaledObject", "TriggerAuthentication", "ServiceMonitor"}
+
+
+def alerts() -> dict[str, Any]:
+    """The rules as the documentation makes an object of them."""
+    (written,) = (block for block in examples("kubernetes.md", "sh") if "PrometheusRule" in block)
+    command = written.replace("kubectl -n shop apply -f -", "cat")
+    made: dict[str, Any] = yaml.safe_load(subprocess.check_output(["sh", "-ec", command], cwd=ROOT, text=True))
+    assert made["spec"] == yaml.safe_load((ROOT / "docker" / "prometheus" / "rules.yml").read_text(encoding="utf-8"))
+    return made
