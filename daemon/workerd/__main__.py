@@ -9,9 +9,9 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from workerd.errors import ConfigError, WorkerdError
+from workerd.errors import ConfigError, TaskError, WorkerdError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from workerd.config import Configuration
     from workerd.daemon.handover.inheritance import Inheritance
     from workerd.daemon.handover.launch import Launch
+    from workerd.settings import Settings
+    from workerd.tasks import Task
 
 EXPORTED = (
     "openai_api_key",
@@ -86,7 +88,6 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
     from workerd.daemon.daemon import Daemon
     from workerd.daemon.pidfile import PidFile
     from workerd.daemon.transport.choose import choose
-    from workerd.tasks import load_modules
 
     settings = configuration.settings
     pid_file = PidFile(settings.pid_file, None if inheritance is None else inheritance.pid_file)
@@ -101,7 +102,7 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
             value = getattr(settings, name)
             if value is not None:
                 os.environ[name.upper()] = str(value)
-        tasks = load_modules(settings.tasks, settings.app_dir)
+        tasks = _load(settings)
         transport = choose(settings, tasks)
         # What was imported stays: the collector need not look at it again, nor so often where jobs come in hundreds.
         gc.freeze()
@@ -117,6 +118,17 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
         raise
     finally:
         pid_file.release()
+
+
+def _load(settings: Settings) -> dict[str, Task[..., Any]]:
+    from workerd.tasks import load_modules
+
+    try:
+        return load_modules(settings.tasks, settings.app_dir)
+    except TaskError as error:
+        if error.__cause__ is not None:  # whoever wrote the module needs the place
+            logging.getLogger("workerd").exception("importing the tasks failed", exc_info=error.__cause__)
+        raise
 
 
 async def _main(daemon: type, *parts: object) -> None:

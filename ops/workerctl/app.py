@@ -9,6 +9,7 @@ from workerctl.commands import (
     bench,
     daemon,
     database,
+    dev,
     doctor,
     enqueue,
     install,
@@ -30,7 +31,7 @@ app = typer.Typer(
     "Example: workerctl start 4 && workerctl status",
 )  # fmt: skip
 
-for group in (daemon, status, stats, logs, enqueue, setup, doctor, install, bench, manager):
+for group in (daemon, dev, status, stats, logs, enqueue, setup, doctor, install, bench, manager):
     for command in group.commands:
         app.command(context_settings=getattr(command, "context_settings", None))(command)
 app.add_typer(jobs.app, name="jobs", help="List, show, retry, cancel, delete and await jobs.")

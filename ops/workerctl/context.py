@@ -68,6 +68,11 @@ def flags() -> list[str]:
     return config.command_line(_flags, _file)
 
 
+def settings_file() -> Path:
+    """The file of the settings, whether there is one or not."""
+    return _file or Path(".env")
+
+
 def configuration() -> Configuration:
     """All settings. Raises ConfigError."""
     from workerd import config

@@ -3,69 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import pty
 import re
-import select
-import struct
-import subprocess
-import sys
-import termios
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support import until
+from tests.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support import Ctl
-
-LIMIT = 30.0
-COLOUR = re.compile(r"\x1b\[[\d;]*m")
-
-
-class Terminal:
-    """`workerctl` on a terminal of 80 columns."""
-
-    def __init__(self, ctl: Ctl, *words: str) -> None:
-        self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
-        environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "workerctl", *words], stdin=slave, stdout=slave, stderr=slave, cwd=ctl.directory,
-            env={**environment, **ctl.environment, "TERM": "xterm-256color"},
-        )  # fmt: skip
-        os.close(slave)
-        self.shown = ""
-
-    def until(self, text: str) -> str:
-        """What was shown when the text had come, without colours."""
-        return self._read(lambda: text in COLOUR.sub("", self.shown))
-
-    def to_the_end(self) -> str:
-        return self._read(lambda: False)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self._master)
-
-    def _read(self, enough: object) -> str:
-        assert callable(enough)
-        limit = time.monotonic() + LIMIT
-        while not enough():
-            ready, _, _ = select.select([self._master], [], [], limit - time.monotonic())
-            assert ready, f"not shown in time; shown was: {self.shown}"
-            try:
-                data = os.read(self._master, 65536)
-            except OSError:  # the program has ended
-                break
-            self.shown += data.decode()
-        return COLOUR.sub("", self.shown).replace("\r\n", "\n")
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ class Daemon:
         self._workers = Workers(
             self._backlog, self._executor, self._finisher, self._figures, self._wake, settings.concurrent_jobs
         )
-        self._loop_watch = LoopWatch(settings.stall_limit)
+        self._loop_watch = LoopWatch(settings.stall_limit, self._executor.renew)
         self._status = Status(settings, transport.place, self._holdings, self._workers, self._figures, self._loop_watch)
         self._counters = Counters()
         self._link = Link(transport, self._status.connection_is, self._on_lost, self._counters)

@@ -33,6 +33,10 @@ class Departure:
             self._sooner.set()
         self.asked.set()
 
+    def renew(self) -> None:
+        """What runs has DRAIN_TIMEOUT from now on."""
+        self.deadline = monotonic() + self.drain_timeout
+
     def hurry(self) -> None:
         """Leave now: what runs is cancelled and given back."""
         self.now.set()

@@ -41,6 +41,9 @@ class Drain:
         self._claimer.stop_claiming()
         self._workers.drain()
         await self._departure.wait(self._workers.quiet)
+        while await self._executor.until_let_go(self._departure.now):  # somebody thinks: that is no time of the jobs
+            self._departure.renew()
+            await self._departure.wait(self._workers.quiet)
         if not self._workers.quiet.is_set():
             await self._give_back()
         for end in self._executor.abandon():

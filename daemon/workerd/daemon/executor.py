@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import math
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from workerd.tasks import Task
 
 CANCEL_GRACE = 10.0  # seconds that a handler may take to end when it is cancelled; then its worker is written off
+LOOK = 0.1  # seconds between two looks whether a debugger still holds a handler
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class Executor:
         around = self._around
         job = self._job(task, claimed) if task.wants_job or around else None
         started = monotonic()
-        run = Run(claimed, job, worker, started, started + (task.timeout or self._job_timeout))
+        run = Run(claimed, job, worker, started, started + self._timeout(task))
         self.running.add(run)
         current.attempt.set((claimed.id, claimed.task, claimed.attempt))
         try:
@@ -93,10 +95,27 @@ class Executor:
             await asyncio.sleep(max(0.01, min(1.0, shortest / 10, self._settings.job_timeout / 10)))
             now = monotonic()
             for run in [run for run in self.running if run.deadline <= now or run.stop is not None]:
+                if run.stop is None and self.threads.held(run):
+                    self._renew(run)
+                    continue
                 run.halt("timeout")
                 if run.stop != "returned" and run.halted <= now - CANCEL_GRACE:
                     self._write_off(run)
             self.children.sweep()
+
+    def renew(self) -> None:
+        """Whatever runs has its time anew: the loop stood at a debugger's prompt."""
+        for run in self.running:
+            self._renew(run)
+
+    async def until_let_go(self, now: asyncio.Event) -> bool:
+        """Whether a thread stood at a debugger's prompt; returns when none does any more, or `now`."""
+        held = False
+        while not now.is_set() and any(self.threads.held(run) for run in self.running):
+            held = True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(now.wait(), LOOK)
+        return held
 
     def abandon(self) -> list[Finished]:
         """The ends of jobs that were told to end and do not: given back, their attempt spent."""
@@ -113,6 +132,12 @@ class Executor:
 
     def task(self, name: str) -> Task[..., Any]:
         return self._tasks[name]
+
+    def _timeout(self, task: Task[..., Any]) -> float:
+        return task.timeout or self._job_timeout
+
+    def _renew(self, run: Run) -> None:
+        run.deadline = monotonic() + self._timeout(self._tasks[run.claimed.task])
 
     def _job(self, task: Task[..., Any], claimed: Claimed) -> Job:
         assert self.host is not None

@@ -11,7 +11,7 @@ import traceback
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from workerd.daemon import crash_dump, logs
+from workerd.daemon import crash_dump, debugger, logs
 from workerd.daemon.clocks import Clock
 
 if TYPE_CHECKING:
@@ -32,10 +32,13 @@ class LoopWatch:
     A loop that stands still for `limit` seconds ends the process: its supervisor starts another one.
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, on_held: Callable[[], None] = lambda: None) -> None:
+        """`on_held` is called on the loop when it has stood at a debugger's prompt."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._limit = limit
+        self._on_held = on_held
+        self._held = False
         self._asked_at: float | None = None  # monotonic; None: it has answered
         self.looked_at = monotonic()  # for whoever watches this one
         self.lag = 0.0  # seconds that the loop took to answer last, or has taken until now
@@ -60,7 +63,9 @@ class LoopWatch:
             if elapsed > TICK + SUSPENDED:
                 log.warning("this process did not run for %.1f s: suspended, or kept from the CPU", elapsed - TICK)
                 on_suspended()
-            if self._asked_at is not None:
+            if self._asked_at is not None and debugger.holds(self._thread):
+                self._held = True
+            elif self._asked_at is not None:
                 stalled += min(elapsed, 2 * TICK)
                 self.lag = stalled
                 if stalled >= self._limit:
@@ -74,6 +79,9 @@ class LoopWatch:
         if self._asked_at is not None:
             self.lag = monotonic() - self._asked_at
             self._asked_at = None
+        if self._held:
+            self._held = False
+            self._on_held()
 
     def _report(self, stalled: float) -> None:
         frame = sys._current_frames().get(self._thread)

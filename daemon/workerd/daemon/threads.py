@@ -10,6 +10,7 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from workerd.daemon import debugger
 from workerd.units import format_duration
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Threads:
 
     def __init__(self) -> None:
         self.left: set[Run] = set()
+        self._idents: dict[Run, int] = {}
 
     async def call(self, run: Run, handler: Callable[[], Any]) -> Any:
         """What the handler returns or raises. Cancelled, its thread goes on and is counted in `left`."""
@@ -36,8 +38,15 @@ class Threads:
             if run in self.left:
                 self._return_late(run)
 
+        def work() -> Any:
+            self._idents[run] = threading.get_ident()
+            try:
+                return handler()
+            finally:
+                del self._idents[run]
+
         try:
-            return await in_thread(f"handler {run.claimed.task}", handler, on_return)
+            return await in_thread(f"handler {run.claimed.task}", work, on_return)
         except asyncio.CancelledError:
             if not settled:
                 self.left.add(run)
@@ -45,6 +54,10 @@ class Threads:
                     "job %s %s was told to end, its thread goes on until it returns", run.claimed.id, run.claimed.task
                 )
             raise
+
+    def held(self, run: Run) -> bool:
+        """Whether its thread stands at a debugger's prompt."""
+        return debugger.holds(self._idents.get(run))
 
     def _return_late(self, run: Run) -> None:
         self.left.discard(run)
