@@ -148,6 +148,12 @@ async def nap(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
+@task(retry=0)
+async def nap_by_a_program(seconds: float) -> None:
+    program = await asyncio.create_subprocess_exec("sleep", str(seconds))
+    assert await program.wait() == 0
+
+
 @task(retry=Retry(max=2, interval=0.01))
 async def stumble(until_attempt: int, *, job: Job) -> int:
     if job.attempt < until_attempt:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.system.supervisors.pm2 import Pm2, install
 from tests.system.supervisors.supervisor import PROGRAMS, Supervisord
 
 if TYPE_CHECKING:
@@ -31,3 +32,18 @@ def supervisord(ctl: Ctl, files: Path) -> Iterator[Supervisord]:
     started = Supervisord(ctl, files)
     yield started
     started.stop()
+
+
+@pytest.fixture(scope="session")
+def pm2_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pm2 is installed."""
+    return install(tmp_path_factory.mktemp("pm2"))
+
+
+@pytest.fixture
+def pm2(ctl: Ctl, pm2_programs: Path, tmp_path: Path) -> Iterator[Pm2]:
+    """A pm2 that keeps nothing yet; `workerctl` finds it."""
+    own = Pm2(pm2_programs, tmp_path / "pm2")
+    ctl.environment |= own.environment
+    yield own
+    own("kill")
