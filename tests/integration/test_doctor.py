@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,17 +12,23 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from tests.support import ROOT, DaemonProcess, until_state
+from tests.faults.test_clocks import FAKETIME
+from tests.support import ROOT, DaemonProcess, until, until_state
 from workerctl import context
-from workerctl.doctor import database, finding
+from workerctl.doctor import database, finding, sessions
+from workerctl.doctor import fleet as doctor_fleet
 from workerctl.doctor.examine import examine
 from workerd import Queue, __version__
-from workerd.queue import roles
+from workerd.queue import fleet, migrate, roles, tokens
+from workerd.queue import server as server_queue
 from workerd.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
+
+    from tests.manager_process import ManagerProcess
+    from tests.support import Ctl
 
     DB = asyncpg.Connection[asyncpg.Record]
 
@@ -272,3 +279,285 @@ async def test_a_fault_in_the_database_is_the_one_that_is_found(
     async with place.as_owner() as db, _statement(db, plant, mend):
         found = await worse()
     _is(found, check, level, *words)
+
+
+# --- what sessions do
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is half a second old is old."""
+    monkeypatch.setattr(sessions, "OLD", 0.5)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_transaction_that_is_left_open_is_found_with_what_ends_it(
+    place: Place, given: Callable[..., None]
+) -> None:
+    given(DATABASE_URL=place.dsn)
+    async with place.as_owner() as other:
+        await other.execute("SET application_name = 'report'; BEGIN; SELECT pg_sleep(0.6)")
+        found = await worse()
+        _is(found, "transactions", "warning", f"report (PID {other.get_server_pid()}, idle in transaction) for 1 s")
+        async with place.as_owner() as db:
+            await db.execute(found[0].advice.partition(", or ")[2])
+        assert await worse() == []
+        other.terminate()
+
+
+async def test_dead_rows_that_pile_up_are_found(
+    place: Place, given: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(DATABASE_URL=place.dsn)
+    monkeypatch.setattr(sessions, "DEAD", 1000)
+    async with place.as_owner() as db, place.as_owner() as holder:
+        await holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM workerd.key")
+        await db.execute(
+            "INSERT INTO workerd.key (key, id) SELECT g, g FROM generate_series(1, 2000) g; DELETE FROM workerd.key"
+        )
+        await db.execute("SELECT pg_stat_force_next_flush()")
+        try:
+            _is(await worse(), "vacuum", "warning", "key has 2,000 dead rows beside 0 live ones", "VACUUM workerd.key")
+        finally:
+            await holder.execute("ROLLBACK")
+            await db.execute("VACUUM workerd.key")
+    assert await worse() == []
+
+
+async def test_a_table_that_somebody_locks_is_told_of_and_holds_nobody_up(
+    place: Place, given: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(DATABASE_URL=place.dsn)
+    monkeypatch.setattr(database, "PATIENCE", 0.5)
+    async with place.as_owner() as other, other.transaction():
+        await other.execute("LOCK TABLE workerd.schedule IN ACCESS EXCLUSIVE MODE")
+        found = await worse()
+    assert [each.check for each in found] == ["drift", "leader"]
+    assert {each.found for each in found} == {"it could not be examined within 0.5 s"}
+
+
+# --- what jobs and nodes do
+
+
+async def test_a_task_that_fails_is_found_with_what_it_says(place: Place, given: Callable[..., None]) -> None:
+    given(DATABASE_URL=place.dsn)
+    async with Queue.connect(place.dsn) as queue, place.as_owner() as db:
+        jobs = [await queue.enqueue("failing", {"number": n}, max_retries=0) for n in range(6)]
+
+        async def counted() -> bool:
+            return bool(await db.fetchval("SELECT sum(failed) = $1 FROM workerd.tally", len(jobs)))
+
+        await until(counted, "the failures are counted")
+        found = await worse()
+        _is(found, "errors", "warning", "6 of 6 attempts of failing failed within the last hour", "6 alike", "order")
+        await db.execute("DELETE FROM workerd.history; DELETE FROM workerd.tally")
+    assert await worse() == []
+
+
+async def test_a_node_that_was_killed_is_found_until_it_is_forgotten(place: Place, given: Callable[..., None]) -> None:
+    given(DATABASE_URL=place.dsn)
+    home = place.settings.runtime_dir / "victim"
+    settings = place.settings.model_copy(
+        update={"node_name": "victim", "name": "victim", "runtime_dir": home, "log_dir": home}
+    )
+    async with place.as_owner() as db:
+        with DaemonProcess(settings) as victim:
+            victim.start()
+            victim.kill()
+
+        async def is_dead() -> bool:
+            return bool(await db.fetchval("SELECT dead_at IS NOT NULL FROM workerd.node WHERE name = 'victim'"))
+
+        await until(is_dead, "its death is seen")
+        _is(await worse(), "nodes", "warning", "victim died once", "is not back", "workerctl nodes forget victim")
+        await fleet.forget(db, "victim")
+    assert await worse() == []
+
+
+async def test_jobs_without_any_node_are_a_problem(lonely: Place, given: Callable[..., None]) -> None:
+    given(DATABASE_URL=lonely.dsn)
+    _is(await worse(), "nodes", "warning", "no node lives", "workerctl start")
+    async with lonely.as_owner() as db:
+        await db.execute("SELECT workerd.enqueue('echo', '{}')")
+        _is(await worse(), "nodes", "problem", "no node lives, which holds up 1 unfinished job")
+        await db.execute("DELETE FROM workerd.ready")
+        await db.execute(_LATE)
+        _is(await worse(), "nodes", "problem", "the schedule weekly, due for 10 min")
+
+
+async def test_nodes_that_nobody_leads_are_a_problem(
+    lonely: Place, given: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(DATABASE_URL=lonely.dsn)
+    monkeypatch.setattr(doctor_fleet, "ELECTION", 0.1)
+    async with lonely.as_owner() as db:
+        await db.execute(
+            f"""INSERT INTO workerd.node (id, name, pid, version, locked, tasks, queues, workers)
+            VALUES (7, 'web-1', 1, '{__version__}', true, '{{echo}}', '{{}}', 1)"""  # noqa: S608 - ours
+        )
+        _is(await worse(), "leader", "problem", "no node leads")
+        await db.execute("SELECT pg_try_advisory_lock('workerd.node'::regclass::oid::int, 0)")
+        assert await worse() == []
+
+
+# --- the schema and the role
+
+
+async def test_a_schema_of_another_version_is_the_only_finding(lonely: Place, given: Callable[..., None]) -> None:
+    given(DATABASE_URL=lonely.dsn)
+    async with lonely.as_owner() as db:
+        await db.execute("INSERT INTO workerd.migration (version, name) VALUES (9999, 'newer')")
+        _is(await worse(), "schema", "problem", "it has version 9999", "upgrade workerd")
+        await db.execute("DELETE FROM workerd.migration WHERE version >= $1", migrate.latest())
+        _is(await worse(), "schema", "problem", f"needs {migrate.latest()}", "workerctl db upgrade")
+        _is(await worse(thorough=False), "schema", "problem", "workerctl db upgrade")
+
+
+async def test_a_database_without_the_schema_is_the_only_finding(empty_dsn: str, given: Callable[..., None]) -> None:
+    given(DATABASE_URL=empty_dsn)
+    _is(await worse(), "schema", "problem", "there is none", "workerctl db upgrade")
+
+
+async def test_a_superuser_is_more_than_a_daemon_needs(place: Place, given: Callable[..., None]) -> None:
+    given(DATABASE_URL=place.owner)
+    _is(await worse(), "role", "warning", "is a superuser", "workerctl db roles")
+
+
+# --- the way to the database
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("postgresql://nobody@127.0.0.1:1/app", ("cannot be reached", "is DATABASE_URL right?")),
+        ("postgresql://u:p@ss@127.0.0.1/app/x?port=no", ("DATABASE_URL",)),
+    ],
+)
+async def test_a_database_that_is_not_there_is_the_only_finding(
+    given: Callable[..., None], address: str, words: tuple[str, ...]
+) -> None:
+    given(DATABASE_URL=address)
+    _is(await worse(), "database", "problem", *words)
+    _is(await worse(thorough=False), "database", "problem", *words)
+
+
+async def test_a_login_that_is_refused_and_a_wrong_name_are_told_apart(
+    place: Place, given: Callable[..., None]
+) -> None:
+    given(DATABASE_URL=place.dsn.replace(LOGIN, "stranger"))
+    _is(await worse(), "database", "problem", "refused the login", "check user and password")
+    given(DATABASE_URL=place.dsn.replace("_place", "_nowhere"))
+    _is(await worse(), "database", "problem", "has no such database", "create it")
+
+
+async def test_two_addresses_that_lead_to_two_databases_are_found(
+    place: Place, lonely: Place, given: Callable[..., None]
+) -> None:
+    given(DATABASE_URL=lonely.dsn, DATABASE_DIRECT_URL=place.dsn)
+    _is(await worse(), "pooler", "problem", "lead to two databases")
+
+
+async def test_a_notification_that_does_not_come_is_told(place: Place, lonely: Place) -> None:
+    async with place.as_owner() as listening, place.as_owner() as same, lonely.as_owner() as other:
+        took = await server_queue.notify_round_trip(listening, same, 5.0)
+        assert took is not None
+        assert 0 < took < 5.0
+        assert await server_queue.notify_round_trip(listening, other, 0.2) is None
+
+
+# --- this host
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"LOG_DIR": "/proc/nowhere"}, ("LOG_DIR", "problem", "/proc/nowhere is not writable", "set LOG_DIR")),
+        ({"TASKS": "no.such.module"}, ("tasks", "problem", "no module no.such.module", "APP_DIR")),
+        ({"MAX_MEMORY": "100000G"}, ("memory", "warning", "killed before it hands over", "set MAX_MEMORY")),
+        (
+            {"TASKS": "tests.handlers,invoices", "OPENAI_API_KEY": "sk-one sk-two"},
+            ("assistant", "problem", "OPENAI_API_KEY has blanks"),
+        ),
+        (
+            {"TASKS": "tests.handlers,invoices", "SMTP_URL": "mail.example:25"},
+            ("assistant", "problem", "SMTP_URL is no address", "smtp://"),
+        ),
+    ],
+)  # fmt: skip
+async def test_a_fault_of_this_host_is_the_one_that_is_found(
+    place: Place, given: Callable[..., None], settings: dict[str, str], expected: tuple[str, ...]
+) -> None:
+    given(DATABASE_URL=place.dsn, **settings)
+    check, level, *words = expected
+    _is(await worse(), check, level, *words)
+
+
+async def test_all_wrong_settings_are_found_at_once_and_alone(given: Callable[..., None]) -> None:
+    given(WORKERS="many", LOG_LEVEL="LOUD", DATABASE_URL="postgresql://127.0.0.1:1/x")
+    found = await worse()
+    assert [(each.check, each.level) for each in found] == [("settings", "problem")] * 2
+    assert {"WORKERS='many'", "LOG_LEVEL='LOUD'"} == {each.found.partition(":")[0] for each in found}
+
+
+async def test_what_looks_like_a_setting_misspelt_is_a_warning(
+    place: Place, given: Callable[..., None], tmp_path: Path
+) -> None:
+    given(DATABASE_URL=place.dsn)
+    (tmp_path / ".env").write_text("MAX_RETRYS=4\nDJANGO_KEY=x\n")
+    _is(await worse(), "settings", "warning", "did you mean MAX_RETRIES?")
+
+
+# --- a node without a database
+
+
+async def test_a_manager_is_asked_in_place_of_the_database(
+    manager: ManagerProcess, db: DB, given: Callable[..., None]
+) -> None:
+    work, read = [await tokens.create(db, scope, [scope]) for scope in ("work", "read")]
+    given(MANAGER_URL=manager.url)
+    _is(await worse(), "manager", "problem", "API_TOKEN is missing", "workerctl tokens create --scope work")
+    given(API_TOKEN=read)
+    _is(await worse(), "manager", "problem", "lacks the scope work")
+    given(API_TOKEN="wrong")
+    _is(await worse(thorough=False), "manager", "problem", "not valid")
+    given(API_TOKEN=work)
+    found = await examine(thorough=True)
+    assert [each for each in found if each.level != "ok"] == []
+    assert "database" not in {each.check for each in found}
+    given(MANAGER_URL="http://127.0.0.1:1")
+    _is(await worse(), "manager", "problem", "cannot be reached", "workerctl manager")
+
+
+# --- the commands
+
+
+def test_commands_show_the_worst_last_and_exit_by_problems_alone(place: Place, ctl: Ctl) -> None:
+    done = ctl("doctor", DATABASE_URL=place.dsn)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("all is well\n")
+    (ctl.directory / ".env").write_text("MAX_RETRYS=4\n")
+    done = ctl("doctor", DATABASE_URL=place.dsn)
+    assert done.returncode == 0
+    *_, warned, advised, count = done.stdout.splitlines()
+    assert warned.split()[:2] == ["warning", "settings"]
+    assert advised.strip() == "→ correct it, or remove it"
+    assert count == "1 warning"
+    done = ctl("doctor", "--json", DATABASE_URL=place.dsn, LOG_DIR="/proc/nowhere")
+    assert done.returncode == 1
+    told = {each["check"]: each for each in json.loads(done.stdout)}
+    assert told["LOG_DIR"] == {
+        "check": "LOG_DIR", "ok": False, "level": "problem", "found": "/proc/nowhere is not writable",
+        "advice": "set LOG_DIR to another directory",
+        "problem": "/proc/nowhere is not writable; set LOG_DIR to another directory",
+    }  # fmt: skip
+    assert told["settings"]["ok"] is True
+    assert told["settings"]["problem"] is None
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed (Debian: faketime)")
+def test_a_clock_that_is_off_is_found(place: Place, ctl: Ctl) -> None:
+    faked = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": "+90s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    done = ctl("doctor", "--json", DATABASE_URL=place.dsn, **faked)
+    found = [each for each in json.loads(done.stdout) if each["level"] != "ok"]
+    assert [each["check"] for each in found] == ["clock"]
+    assert found[0]["found"].startswith("this host is 90.")

@@ -76,7 +76,7 @@ async def _look(ground: Ground, name: str, look: Look) -> list[Finding]:
         ]
     except asyncpg.InsufficientPrivilegeError as error:
         return [warning(name, f"it could not be examined: {error}", "run this as a role that may: see docs/roles.md")]
-    except CONNECTION_ERRORS as error:
+    except (DatabaseError, *CONNECTION_ERRORS) as error:
         await ground.renew()
         return [warning(name, f"it could not be examined: {error}", "ask again: the connection was lost meanwhile")]
     except Exception as error:  # noqa: BLE001 - one check that fails does not hide what the others find

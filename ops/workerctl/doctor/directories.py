@@ -34,7 +34,9 @@ def room(settings: Settings) -> list[Finding]:
     for name, folder in _folders(settings).items():
         if name != "RUNTIME_DIR":  # a PID file and a socket
             by_disk.setdefault(_existing(folder).stat().st_dev, []).append(name)
-    return [_room(names, _existing(_folders(settings)[names[0]])) for names in by_disk.values()]
+    rooms = [(names, _existing(_folders(settings)[names[0]])) for names in by_disk.values()]
+    usages = [(names, folder, shutil.disk_usage(folder)) for names, folder in rooms]
+    return [judge_room(names, folder, usage.free, usage.total) for names, folder, usage in usages if usage.total]
 
 
 def judge_room(names: list[str], folder: Path, free: int, total: int) -> Finding:
@@ -47,11 +49,6 @@ def judge_room(names: list[str], folder: Path, free: int, total: int) -> Finding
     if free < LITTLE and free < SHARE * total:
         return warning("disk", f"{where} is almost full: {told}", advice)
     return ok("disk", told)
-
-
-def _room(names: list[str], folder: Path) -> Finding:
-    usage = shutil.disk_usage(folder)
-    return judge_room(names, folder, usage.free, usage.total)
 
 
 def _folders(settings: Settings) -> dict[str, Path]:

@@ -47,8 +47,9 @@ async def nodes(ground: Ground) -> list[Finding]:
 
 
 async def leader(ground: Ground) -> list[Finding]:
-    """What is due is queued, and dead nodes' jobs are, by the one that leads."""
-    if not await _any_living(ground):
+    """It queues what is due, and the jobs of dead nodes. Its lock is the primary's."""
+    assert ground.server is not None
+    if ground.server.standby or not await _any_living(ground):
         return []
     for _ in range(2):
         if await waiting.is_led(ground.connection):

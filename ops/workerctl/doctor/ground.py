@@ -19,7 +19,7 @@ PATIENCE = 5.0  # seconds for a connection, and for what one check asks
 
 
 class Ground:
-    """`pooler`: why the connection is not one of the server's own. `apart`: the two addresses lead to two databases.
+    """`pooler`: why the connection is not one of the server's own. `apart`: the two addresses do not lead to one database.
 
     `server`: what it is set to, known after the first check.
     """

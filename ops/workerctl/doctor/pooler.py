@@ -26,6 +26,7 @@ async def pooler(ground: Ground) -> list[Finding]:
     try:
         pooled = await ground.pooled()
     except DatabaseError as error:
+        ground.apart = True
         return [
             problem("pooler", f"DATABASE_URL: {error}", "jobs cannot use the database: see that the pooler runs there")
         ]

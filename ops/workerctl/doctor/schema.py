@@ -63,6 +63,8 @@ async def indexes(ground: Ground) -> list[Finding]:
 async def role(ground: Ground) -> list[Finding]:
     found = ground.server
     assert found is not None
+    if ground.pooler is not None:
+        return []  # it is the pooler's
     lacked = await rights.lacked(ground.connection)
     if lacked:
         more = f" and {len(lacked) - SHOWN} more" if len(lacked) > SHOWN else ""
