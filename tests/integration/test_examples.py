@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 import tests.handlers  # noqa: F401 - its tasks are there before those of a test
-from tests.examples import examples
+from tests.examples import blocks, examples
 from tests.integration.transactions import django_database, sqlalchemy_url
-from tests.support import InProcess, until, until_state
+from tests.support import ROOT, InProcess, until, until_state
 from workerd.around import registry as middlewares
 from workerd.ended import listeners
 from workerd.lifecycle import shutdowns, startups
@@ -184,6 +184,51 @@ async def test_children_and_transactions(
         assert await queue.result(await queue.enqueue("thumbnail", {"path": "a"}), timeout=30) == {"width": 200}
         assert await queue.result(await queue.enqueue("book", {"order": 7}), timeout=30) == {"order": 7}
     assert await db.fetchval("SELECT booked FROM orders")
+
+
+async def test_coming_from(settings: Settings, queue: Queue, db: DB, dsn: str) -> None:
+    celery, rq, bullmq, procrastinate, carry = (
+        _defined(textwrap.dedent(block.text))
+        for block in blocks(ROOT / "docs/coming-from.md")
+        if block.run and block.language == "python"
+    )
+    assert bullmq["resize"].name == "resize"
+    by_sql, moving = examples("coming-from.md", "sql")
+    async with InProcess(settings):
+        before = client.set_default(queue)
+        try:
+            waits = await celery["remind"]()
+            assert (await until_state(db, waits, "scheduled"))["priority"] == 5
+            await queue.retry(waits)
+            busy = "SELECT error LIKE '%busy%' FROM workerd.job WHERE id = $1 AND state = 'scheduled'"
+            await until(lambda: db.fetchval(busy, waits), "it is to be tried again in two minutes")
+            assert await queue.result(await rq["both"](queue), timeout=10) == "published report-2026.pdf"
+            later = await procrastinate["later"]()
+            assert await procrastinate["later"]() == later
+        finally:
+            client.set_default(before)
+        await until_state(db, await db.fetchval(by_sql), "succeeded")
+        old = [{"id": "a1", "task": "total", "payload": {"a": 1, "b": 2}, "run_at": "2030-01-01T00:00:00+00:00"}]
+        assert await carry["carry_over"](queue, old) == await carry["carry_over"](queue, old)
+        await db.execute(PROCRASTINATE)
+        moved = [await queue.result(row["enqueue"], timeout=10) for row in await db.fetch(moving)]
+    assert moved == [7]
+    assert await db.fetchval("SELECT string_agg(status, ' ' ORDER BY id) FROM procrastinate_jobs") == "cancelled doing"
+
+
+# Those of its columns that the page names, as its version 3 has them.
+PROCRASTINATE = """
+    CREATE TABLE procrastinate_jobs (
+        id bigserial, queue_name varchar(128), task_name varchar(128), priority integer, args jsonb, status text, scheduled_at timestamptz);
+    INSERT INTO procrastinate_jobs (queue_name, task_name, priority, args, status)
+    VALUES ('sums', 'total', 3, '{"a": 3, "b": 4}', 'todo'), ('sums', 'total', 3, '{"a": 5, "b": 6}', 'doing');
+"""
+
+
+def _defined(code: str) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "coming-from.md"}
+    exec(compile(code, "coming-from.md", "exec", dont_inherit=True), names)  # noqa: S102 - our own pages
+    return names
 
 
 async def test_which_exceptions_are_retried(settings: Settings, queue: Queue, db: DB) -> None:
