@@ -84,7 +84,7 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
     import uvloop
 
     from workerd import embedded
-    from workerd.daemon import crash_dump, logs, parent
+    from workerd.daemon import crash_dump, logs, parent, tracing
     from workerd.daemon.daemon import Daemon
     from workerd.daemon.pidfile import PidFile
     from workerd.daemon.transport.choose import choose
@@ -102,7 +102,9 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
             value = getattr(settings, name)
             if value is not None:
                 os.environ[name.upper()] = str(value)
+        os.environ.update({name: each.value for name, each in configuration.libraries.items()})
         tasks = _load(settings)
+        tracing.start(settings.node)
         transport = choose(settings, tasks)
         # What was imported stays: the collector need not look at it again, nor so often where jobs come in hundreds.
         gc.freeze()

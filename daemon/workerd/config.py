@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
-from workerd import credentials
+from workerd import credentials, libraries
 from workerd.errors import ConfigError
 from workerd.redact import is_secret, masked
 from workerd.settings import Settings
@@ -20,6 +20,8 @@ from workerd.settings import Settings
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping
+
+    from workerd.libraries import Variable
 
 __all__ = ["Configuration", "Settings", "add_flags", "flags_of", "load"]
 
@@ -41,6 +43,7 @@ class Configuration:
     settings: Settings
     sources: dict[str, str]
     warnings: list[str] = field(default_factory=list)
+    libraries: dict[str, Variable] = field(default_factory=dict)
 
     def shown(self, name: str) -> str:
         """The value of a setting for people: secrets masked, an address without its password."""
@@ -89,7 +92,8 @@ def load(
         for name in sorted(WITHOUT_EFFECT)
         if sources[name] != "default"
     ]
-    return Configuration(settings, sources, _near_misses(entries, path) + idle)
+    others = libraries.read(environ, entries, path, _KNOWN)
+    return Configuration(settings, sources, _near_misses(entries, path) + idle, others)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

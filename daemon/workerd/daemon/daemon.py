@@ -9,7 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from workerd import __version__
-from workerd.daemon import logs, parent
+from workerd.daemon import logs, parent, spans, tracing
 from workerd.daemon.audience import Audience
 from workerd.daemon.backlog import Backlog
 from workerd.daemon.claimer import Claimer
@@ -187,6 +187,7 @@ class Daemon:
         await self._executor.children.close()
         await self._lifecycle.stop()
         await self._executor.resources.close()
+        await tracing.flush()
         await asyncio.to_thread(self._lease.join, LEASE_LIMIT)
         self._transport.close()
         await self._control.stop(replaced=self._reload.handed_to is not None)
@@ -201,6 +202,7 @@ class Daemon:
         self._executor.host = host
         self._executor.prelude = Prelude(desk)
         claiming = group.create_task(self._claimer.run(session), name="claimer")
+        self._workers.run = spans.around(self._executor.run, self._tasks)
         self._workers.start(group, self._figures.workers)
         leading = self._leader(group)
         helpers = [

@@ -11,7 +11,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from workerd import around, codec
+from workerd import around, codec, trace
 from workerd.daemon import current
 from workerd.daemon.children.pool import Children
 from workerd.daemon.endings import Endings
@@ -160,7 +160,11 @@ class Executor:
     async def _as_asked(self, task: Task[..., Any], run: Run) -> Any:
         assert self.prelude is not None
         await self.prelude.play(run)
-        return await self._start(task, run)
+        carried = trace.passed_on.set(trace.read((run.claimed.options or {}).get("trace")))
+        try:
+            return await self._start(task, run)
+        finally:
+            trace.passed_on.reset(carried)
 
     def _start(self, task: Task[..., Any], run: Run) -> Awaitable[Any]:
         payload = codec.loads(run.claimed.payload)

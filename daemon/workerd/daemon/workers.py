@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from workerd.daemon.executor import Executor
     from workerd.daemon.finisher import Finisher
     from workerd.daemon.run import Run
+    from workerd.daemon.spans import RunJob
     from workerd.queue.claim import Claimed
     from workerd.queue.finish import Finished
     from workerd.queue.node import Figures
@@ -44,6 +45,7 @@ class Workers:
     ) -> None:
         self._backlog = backlog
         self._executor = executor
+        self.run: RunJob = executor.run  # or the same within something
         self._finisher = finisher
         self._figures = figures
         self._wake = wake
@@ -150,7 +152,7 @@ class Workers:
                 turned = monotonic()
             slot.job = job
             self._figures.busy += 1
-            ended = await self._executor.run(job, worker)
+            ended = await self.run(job, worker)
             slot.job = None
             self._ended()
             ran = ended.ran

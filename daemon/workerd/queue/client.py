@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import asyncpg
 
-from workerd import codec
+from workerd import codec, trace
 from workerd.asked import asked
 from workerd.errors import DatabaseError, JobError, JobFailed, NotFound, TaskError
 from workerd.queue import change as changes
-from workerd.queue import enqueue, schedules, signals, transactions
+from workerd.queue import enqueue, producer, schedules, signals, transactions
 from workerd.queue import flow as flows
 from workerd.queue.coalesce import Coalescer
 from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect_options, explain, open_any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from workerd.asked import Asks
     from workerd.job import AnyConnection, AnyTransaction
+    from workerd.queue.enqueue import Options
     from workerd.queue.flow import Call
     from workerd.schedules import Schedule
     from workerd.tasks import Task
@@ -127,10 +128,15 @@ class Queue:
                 connection=connection, **asks,
             )  # fmt: skip
         what, text = checked(task, payload, key, queue, priority, delay, run_at, max_retries, asks)
+        if trace.current() is not None:
+            return await producer.traced(what, lambda traced: self._enqueue(traced, text, key))
         if key is None and what.asked is None:
             return await self._coalescer.enqueue(what, text)
+        return await self._enqueue(what, text, key)
+
+    async def _enqueue(self, what: Options, payload: str, key: str | None) -> int:
         async with self.connection() as own:
-            return await enqueue.one(own, what, text, key)
+            return await enqueue.one(own, what, payload, key)
 
     async def enqueue_many(
         self,
@@ -148,10 +154,14 @@ class Queue:
         """Enqueue one job for each payload, all or none, and return their ids in this order; otherwise as `enqueue`."""
         what = enqueue.options(task, queue, priority, delay, run_at, max_retries, asked(asks) if asks else None)
         texts = [enqueue.payload_text(task, payload) for payload in payloads]
-        if connection is not None:
-            return await transactions.enqueue_many(connection, what, texts)
-        async with self.connection() as own:
-            return await enqueue.many(own, what, texts)
+
+        async def write(what: Options) -> list[int]:
+            if connection is not None:
+                return await transactions.enqueue_many(connection, what, texts)
+            async with self.connection() as own:
+                return await enqueue.many(own, what, texts)
+
+        return await (write(what) if trace.current() is None else producer.traced(what, write, len(texts)))
 
     async def schedule(
         self, task: str | Task[..., Any], when: Schedule, *, connection: AnyConnection | None = None
@@ -282,13 +292,15 @@ async def enqueue_in(
 ) -> int:  # fmt: skip
     """Enqueue in the transaction of the connection, for which no `Queue` is needed; as `Queue.enqueue`."""
     what, text = checked(task, payload, key, queue, priority, delay, run_at, max_retries, asks)
+    if trace.current() is not None:
+        return await producer.traced(what, lambda traced: transactions.enqueue_one(connection, traced, text, key))
     return await transactions.enqueue_one(connection, what, text, key)
 
 
 def checked(
     task: str | Task[..., Any], payload: Mapping[str, Any] | None, key: str | None, queue: str | None, priority: int | None,
     delay: Duration | None, run_at: datetime | None, max_retries: int | None, asks: Asks,
-) -> tuple[enqueue.Options, str]:  # fmt: skip
+) -> tuple[Options, str]:  # fmt: skip
     """Options and payload of a call, as JSON. Raises TaskError, PayloadError."""
     if key == "":
         raise TaskError("key is empty: leave it out, or name what the job is about")

@@ -10,24 +10,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import asyncpg
 
 from workerd import codec
+from workerd.asked import Asked
 from workerd.errors import DatabaseError, PayloadError, TaskError
 from workerd.queue.database import CONNECTION_ERRORS
+from workerd.trace import UNTRACED
 from workerd.units import Duration, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from workerd.asked import Asked
     from workerd.job import AnyConnection
     from workerd.tasks import Task
+    from workerd.trace import Trace
 
 COPY_FROM = 1000  # jobs from which on a COPY, which takes four round trips, is faster than a statement
 _NOTHING = (None,) * 6  # what most calls ask for besides their task
+PLAIN = Asked()
 
 # What `workerd.enqueue` does, for the most frequent case: in a transaction of its own a function of several statements costs a third more.
 _NOW = """
-    INSERT INTO workerd.ready (lane, id, max_retries, task, payload)
-    SELECT l.id, nextval('workerd.job_id'), $3, $1, $2
+    INSERT INTO workerd.ready (lane, id, max_retries, task, payload, options)
+    SELECT l.id, nextval('workerd.job_id'), $3, $1, $2, $6
     FROM (VALUES ($1)) AS call(task) LEFT JOIN workerd.task t ON t.name = call.task
     JOIN workerd.lane l ON l.queue = coalesce($4, t.queue, 'default') AND l.priority = coalesce($5, t.priority, 0) AND l.node IS NULL
     WHERE NOT l.limited AND t.limited IS NOT TRUE
@@ -39,12 +42,14 @@ _ONE = """
 _ASKED = """
     SELECT workerd.enqueue($1, $2::jsonb, queue => $3, priority => $4, run_at => $5, max_retries => $6, delay => $7, key => $8,
         after => $9, after_need => $10, after_end => $11, conflict => $12, key_until => $13,
-        deadline => coalesce($14, now() + $15::interval), pin => $16, prefer => $17, batch => $18)
+        deadline => coalesce($14, now() + $15::interval), pin => $16, prefer => $17, batch => $18,
+        traceparent => $19, tracestate => $20)
 """
 _MANY = "SELECT workerd.enqueue_many($1, $2, queue => $3, priority => $4, run_at => $5, max_retries => $6, delay => $7)"
 _MANY_ASKED = """
     SELECT workerd.enqueue_many($1, $2, queue => $3, priority => $4, run_at => $5, max_retries => $6, delay => $7,
-        after => $8, after_need => $9, after_end => $10, deadline => coalesce($11, now() + $12::interval), pin => $13, prefer => $14)
+        after => $8, after_need => $9, after_end => $10, deadline => coalesce($11, now() + $12::interval), pin => $13, prefer => $14,
+        traceparent => $15, tracestate => $16)
 """
 _RESERVE = "SELECT * FROM workerd.reserve($1, $2, $3, $4, $5, $6)"
 _WAKE = "SELECT workerd.wake($1)"
@@ -60,6 +65,7 @@ class Options(NamedTuple):
     max_retries: int | None
     delay: timedelta | None
     asked: Asked | None = None
+    trace: Trace | None = None
 
 
 def options(
@@ -101,28 +107,33 @@ def payload_text(task: str | Task[..., Any], payload: Mapping[str, Any]) -> str:
 async def one(connection: AnyConnection, what: Options, payload: str, key: str | None) -> int:
     """Enqueue a job and return its id, or that of the unfinished one with this key."""
     job_id: int | None = None
-    if what.asked is not None:
-        job_id = await answered(connection.fetchval(_ASKED, what.task, payload, *what[1:6], key, *what.asked))
-    elif key is None and what.run_at is None and what.delay is None:
-        now = connection.fetchval(_NOW, what.task, payload, what.max_retries, what.queue, what.priority)
+    if what.asked is None and key is None and what.run_at is None and what.delay is None:
+        carried = None if what.trace is None else what.trace.options
+        now = connection.fetchval(_NOW, what.task, payload, what.max_retries, what.queue, what.priority, carried)
         job_id = await answered(now)
     if job_id is None:  # or the lane has to be made, or is limited
-        job_id = await answered(connection.fetchval(_ONE, what.task, payload, *what[1:6], key))
+        given = (what.task, payload, *what[1:6], key)
+        if what.asked is None and what.trace is None:
+            job_id = await answered(connection.fetchval(_ONE, *given))
+        else:
+            asked, trace = what.asked or PLAIN, what.trace or UNTRACED
+            job_id = await answered(connection.fetchval(_ASKED, *given, *asked, *trace))
+    assert job_id is not None
     return job_id
 
 
 async def many(connection: AnyConnection, what: Options, payloads: Sequence[str]) -> list[int]:
     """Enqueue one job for each payload, all or none, and return their ids in this order."""
     refuse_keys(what)
-    if what.asked is not None:
-        after, need, end, _, _, *rest = what.asked[:9]
-        rows = await answered(connection.fetch(_MANY_ASKED, what.task, payloads, *what[1:6], after, need, end, *rest))
-        return [row[0] for row in rows]
-    if len(payloads) >= COPY_FROM:
+    if len(payloads) >= COPY_FROM and what.asked is None:
         ids: list[int] | None = await answered(_copy(connection, what, payloads))
         if ids is not None:
             return ids
-    return [row[0] for row in await answered(connection.fetch(_MANY, what.task, payloads, *what[1:6]))]
+    if what.asked is None and what.trace is None:
+        return [row[0] for row in await answered(connection.fetch(_MANY, what.task, payloads, *what[1:6]))]
+    after, need, end, _, _, *rest = (what.asked or PLAIN)[:9]
+    given = (what.task, payloads, *what[1:6], after, need, end, *rest, *(what.trace or UNTRACED))
+    return [row[0] for row in await answered(connection.fetch(_MANY_ASKED, *given))]
 
 
 def refuse_keys(what: Options) -> None:
@@ -140,7 +151,8 @@ async def _copy(connection: AnyConnection, what: Options, payloads: Sequence[str
         if due is None and limited:
             return None
         columns = {"id": ids, "lane": repeat(lane), "task": repeat(what.task)}
-        options = {"max_retries": what.max_retries, "run_at": due}
+        trace = None if what.trace is None else what.trace.options
+        options = {"max_retries": what.max_retries, "run_at": due, "options": trace}
         columns.update({name: repeat(value) for name, value in options.items() if value is not None})
         await connection.copy_records_to_table(
             "ready" if due is None else "scheduled", schema_name="workerd", columns=[*columns, "payload"],

@@ -112,7 +112,7 @@ def _call(function: str, payload: str, text: str, what: Options, key: str | None
     """A call with the arguments that differ from the function's defaults, and these as text."""
     options: dict[str, Any] = {
         "queue": what.queue, "priority": what.priority, "run_at": what.run_at, "max_retries": what.max_retries,
-        "delay": what.delay, "key": key, **_asked(what.asked),
+        "delay": what.delay, "key": key, **_asked(what.asked), **({} if what.trace is None else what.trace.headers),
     }  # fmt: skip
     parts, arguments = [f"task => {_cast(1, 'text')}", payload], [what.task, text]
     for name, value in options.items():

@@ -96,15 +96,16 @@ class Caller:
         return await self.ask_raw(method, path, content, kind, wait=wait, **query)
 
     async def ask_raw(
-        self, method: str, path: str, content: str | bytes | None, kind: type[T] | Any, *, wait: float = 0.0, **query: Any
+        self, method: str, path: str, content: str | bytes | None, kind: type[T] | Any, *, wait: float = 0.0,
+        headers: dict[str, str] | None = None, **query: Any
     ) -> T:  # fmt: skip
-        """The same with a body that is JSON already."""
+        """The same with a body that is JSON already, and further headers."""
         address = self.address
         try:
             for _ in range(THROTTLED):
                 response = await self._client.request(
                     method, f"{address}{path}", content=content, params=query or None,
-                    headers={"Content-Type": "application/json"} if content is not None else None,
+                    headers={**(headers or {}), "Content-Type": "application/json"} if content is not None else None,
                     timeout=httpx.Timeout(self._limit + wait, connect=CONNECT_LIMIT),
                 )  # fmt: skip
                 if response.status_code != httpx.codes.TOO_MANY_REQUESTS:

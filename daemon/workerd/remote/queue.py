@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NoReturn, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack
 
 import orjson
 
-from workerd import codec
+from workerd import codec, trace
 from workerd.asked import asked
 from workerd.errors import JobError, JobFailed, NotFound
-from workerd.queue import enqueue
+from workerd.queue import enqueue, producer
 from workerd.queue.client import FINAL, checked
+from workerd.remote.caller import JOBS
 from workerd.remote.desk import NO_DATABASE
 from workerd.units import Duration, parse_duration
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from workerd.queue.enqueue import Options
     from workerd.remote.caller import Caller
     from workerd.tasks import Task
+
+T = TypeVar("T")
 
 WAIT = (0.02, 0.5)  # seconds between two looks for a result: the first pause, and the longest
 
@@ -40,9 +43,12 @@ class RemoteQueue:
     ) -> int:  # fmt: skip
         """As `Queue.enqueue`."""
         what, text = checked(task, payload, key, queue, priority, delay, run_at, max_retries, asks)
-        body = _job(what, text) if key is None else {**_job(what, text), "key": key}
-        made: dict[str, int] = await self._caller.ask_raw("POST", "/api/v1/jobs", orjson.dumps(body), dict[str, int])
-        return made["id"]
+        body = orjson.dumps(_job(what, text) if key is None else {**_job(what, text), "key": key})
+
+        async def write(what: Options) -> int:
+            return (await self._post(body, what, dict[str, int]))["id"]
+
+        return await (write(what) if trace.current() is None else producer.traced(what, write))
 
     async def enqueue_many(
         self, task: str | Task[..., Any], payloads: Sequence[Mapping[str, Any]], *, queue: str | None = None,
@@ -54,8 +60,16 @@ class RemoteQueue:
         if not payloads:
             return []
         body = orjson.dumps([_job(what, enqueue.payload_text(task, payload)) for payload in payloads])
-        made: dict[str, list[int]] = await self._caller.ask_raw("POST", "/api/v1/jobs", body, dict[str, list[int]])
-        return made["ids"]
+
+        async def write(what: Options) -> list[int]:
+            return (await self._post(body, what, dict[str, list[int]]))["ids"]
+
+        return await (write(what) if trace.current() is None else producer.traced(what, write, len(payloads)))
+
+    async def _post(self, body: bytes, what: Options, kind: type[dict[str, T]]) -> dict[str, T]:
+        headers = None if what.trace is None else what.trace.headers
+        made: dict[str, T] = await self._caller.ask_raw("POST", JOBS, body, kind, headers=headers)
+        return made
 
     async def result(self, job_id: int, timeout: Duration | None = None) -> Any:
         """As `Queue.result`."""

@@ -40,8 +40,11 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")]
 
     Example: workerctl config --workers 4
     """
+    from workerd import libraries
+
     loaded = context.configuration()
     rows = [(name.upper(), loaded.shown(name), loaded.sources[name]) for name in loaded.sources]
+    rows += [(name, libraries.shown(name, each.value), each.source) for name, each in loaded.libraries.items()]
     if as_json:
         render.json({name: {"value": value, "source": source} for name, value, source in rows})
     else:

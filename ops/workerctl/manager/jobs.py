@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import Field
 
 from workerctl.manager.access import Enqueuer, Operator, Reader, Watcher
@@ -27,6 +27,7 @@ from workerctl.manager.models import (
     Text,
 )
 from workerctl.manager.problems import Problem, answers
+from workerd import trace
 from workerd.asked import After
 from workerd.errors import JobError, NotFound
 from workerd.queue import change, inspect, job_log, pages
@@ -61,9 +62,12 @@ async def list_jobs(
 
 @router.post("", status_code=201, responses=answers())
 async def enqueue(
-    home: TheQueue, token: Enqueuer, jobs: Annotated[NewJob | Several, Body()]
-) -> Enqueued | EnqueuedMany:
+    home: TheQueue, token: Enqueuer, jobs: Annotated[NewJob | Several, Body()],
+    traceparent: Annotated[str | None, Header(description="The trace that the jobs are part of, by W3C.")] = None,
+    tracestate: Annotated[str | None, Header()] = None,
+) -> Enqueued | EnqueuedMany:  # fmt: skip
     """Enqueue one job, or a list of them, all or none."""
+    trace.passed_on.set(trace.read({"traceparent": traceparent, "tracestate": tracestate}))
     wanted = jobs if isinstance(jobs, list) else [jobs]
     async with home.connection() as connection, connection.transaction():
         ids = await _enqueue(home, connection, wanted)

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workerd import codec
+from workerd import codec, trace
 from workerd.codec import storable
+from workerd.daemon import tracing
 from workerd.daemon.children.told import Channel, ChildHost, Forward
 from workerd.daemon.endings import describe
 from workerd.daemon.printed import LogLines
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 OOM_SCORE = 500  # of 1000: where memory runs out, the kernel kills a child before the daemon and the database
+CHILD_DELAY = 0.5  # seconds that spans of a handler wait here: a child may be killed at any time
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -47,6 +49,7 @@ def main() -> None:
     except TaskError as error:
         channel.send(kind="broken", answer=True, text=storable(str(error)))
         return
+    tracing.start(hello["node"], delay=CHILD_DELAY)
     channel.send(kind="ready", answer=True, memory=_memory()[1])
     host = ChildHost(channel)
     while (request := channel.receive()) is not None:
@@ -73,8 +76,11 @@ def _bind_to(parent: int) -> None:
 def _answer(task: Task[..., Any] | None, request: dict[str, Any], host: ChildHost) -> dict[str, Any]:
     if task is None:
         return {"kind": "discard", "text": f"a fresh process that imports TASKS knows no task {request['task']}"}
+    carried = trace.read(request["trace"])
+    trace.passed_on.set(carried)
     try:
-        result = _call(task, request, host)
+        with tracing.within(carried):
+            result = _call(task, request, host)
         return {"kind": "returned", "text": codec.dumps(result, f"the result of {task.name}")}
     except (Snooze, RetryAfter) as error:
         return {

@@ -8,7 +8,7 @@ import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from workerd import codec
+from workerd import codec, trace
 from workerd.daemon.children import questions
 from workerd.daemon.children.guard import Guard
 from workerd.daemon.children.process import Child
@@ -92,7 +92,7 @@ class Children:
         child: Child | None = None
         hello = {
             "kind": "hello", "path": sys.path, "modules": settings.tasks, "app_dir": str(settings.app_dir),
-            "level": logging.getLogger().level,
+            "level": logging.getLogger().level, "node": settings.node,
         }  # fmt: skip
         try:
             child = Child(self._ended)
@@ -134,11 +134,12 @@ class Children:
 
 
 def _request(task: Task[..., Any], run: Run, retries: int) -> dict[str, Any]:
-    job = run.claimed
+    job, carried = run.claimed, trace.current()
     return {
         "kind": "job", "task": task.name, "payload": job.payload, "id": job.id, "queue": job.lane.queue,
         "attempt": job.attempt, "failures": job.failures, "max_retries": retries, "key": job.key,
         "parents": [] if run.job is None else list(run.job.parents.items()),
+        "trace": None if carried is None else carried.headers,
     }  # fmt: skip
 
 
