@@ -16,7 +16,7 @@ from workerctl.commands import install
 from workerctl.install import env_file, systemd
 from workerctl.install.pm2 import Pm2
 from workerctl.install.supervisor import Supervisor
-from workerctl.install.target import File
+from workerctl.install.target import File, closed_to_others
 from workerd import config
 from workerd.daemon import journal, verbs
 from workerd.daemon.handover.launch import Launch
@@ -190,3 +190,12 @@ def test_supervisor_and_pm2_give_the_drain_its_time(tmp_path: Path) -> None:
 def test_a_folder_is_for_what_has_no_places_of_the_host() -> None:
     with pytest.raises(ConfigError, match="--to is for others"):
         install._target("systemd", Path("/srv"))
+
+
+def test_a_closed_folder_is_found_where_a_link_leads(tmp_path: Path) -> None:
+    closed, link = tmp_path / "closed", tmp_path / "link"
+    closed.mkdir(mode=0o700)
+    link.symlink_to(closed / "python")
+    assert closed_to_others(link) == next(
+        each for each in (*reversed(tmp_path.parents), tmp_path, closed) if not each.stat().st_mode & 1
+    )

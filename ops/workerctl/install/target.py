@@ -85,8 +85,9 @@ class Target(ABC):
 
 
 def closed_to_others(path: Path) -> Path | None:
-    """The first folder on the way that others may not enter."""
-    return next((each for each in reversed(path.parents) if each.exists() and not each.stat().st_mode & 0o001), None)
+    """The first folder on the way that others may not enter; on the way to where a link leads as well."""
+    folders = (*reversed(path.parents), *reversed(path.resolve().parents))
+    return next((each for each in folders if each.exists() and not each.stat().st_mode & 0o001), None)
 
 
 def run(*command: str) -> str:
