@@ -93,7 +93,7 @@ def template(server: str) -> str:
     return make_template(server)
 
 
-async def _fresh(server: str, template: str) -> AsyncIterator[str]:
+async def fresh_database(server: str, template: str) -> AsyncIterator[str]:
     name = f"workerd_test_{os.getpid()}_{next(_number)}"
     connection = await asyncpg.connect(server)
     await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
@@ -106,14 +106,14 @@ async def _fresh(server: str, template: str) -> AsyncIterator[str]:
 @pytest.fixture
 async def dsn(server: str, template: str) -> AsyncIterator[str]:
     """The address of a fresh database with the schema."""
-    async for address in _fresh(server, template):
+    async for address in fresh_database(server, template):
         yield address
 
 
 @pytest.fixture
 async def empty_dsn(server: str) -> AsyncIterator[str]:
     """The address of a fresh database without the schema."""
-    async for address in _fresh(server, "template0"):
+    async for address in fresh_database(server, "template0"):
         yield address
 
 

@@ -14,6 +14,7 @@ import pytest
 from tests.support import until
 from tests.system.docker import engine as engines
 from tests.system.docker.stack import OVERLAY, Stack
+from tests.watched import alerts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +89,9 @@ async def test_alerts_reach_alertmanager(ports: dict[str, str]) -> None:
     found = await asyncio.to_thread(answer, ports["PROMETHEUS_PORT"], "/api/v1/alertmanagers")
     assert [each["url"] for each in found["data"]["activeAlertmanagers"]] == ["http://alertmanager:9093/api/v2/alerts"]
     rules = await asyncio.to_thread(answer, ports["PROMETHEUS_PORT"], "/api/v1/rules")
-    assert {rule["health"] for group in rules["data"]["groups"] for rule in group["rules"]} <= {"ok", "unknown"}
+    loaded = [rule for group in rules["data"]["groups"] for rule in group["rules"]]
+    assert {rule["health"] for rule in loaded} <= {"ok", "unknown"}
+    assert {rule["name"] for rule in loaded} == {alert["alert"] for alert in alerts()}
 
 
 def test_a_port_that_is_taken_is_one_clear_line(monitored: Stack) -> None:
