@@ -27,6 +27,11 @@ def documents() -> list[dict[str, Any]]:
     return [each for file in files for each in yaml.safe_load_all(file.read_text(encoding="utf-8"))]
 
 
+def secrets() -> list[dict[str, Any]]:
+    """Those that a user fills in."""
+    return list(yaml.safe_load_all((FOLDER / "secrets.example.yaml").read_text(encoding="utf-8")))
+
+
 def find(kind: str, name: str = "worker") -> dict[str, Any]:
     return next(each for each in documents() if each["kind"] == kind and each["metadata"]["name"] == name)
 

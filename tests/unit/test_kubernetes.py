@@ -157,6 +157,17 @@ def test_keda_scales_the_workers_by_an_address_of_the_secret_for_reading() -> No
     assert int(trigger["metadata"]["targetQueryValue"]) == 4 * loaded("worker").workers
 
 
+def test_the_secrets_to_be_filled_in_have_what_pods_and_keda_wait_for() -> None:
+    shown = {each["metadata"]["name"]: set(each["stringData"]) for each in manifests.secrets()}
+    for pod in manifests.pods().values():
+        (name,) = (each["secret"]["secretName"] for each in pod["spec"]["volumes"] if "secret" in each)
+        assert shown[name] == {"database_url"}
+    reading = manifests.find("TriggerAuthentication", "worker-read")["spec"]["secretTargetRef"]
+    assert {(each["name"], each["key"]) for each in reading} == {("worker-read", key) for key in shown["worker-read"]}
+    address = next(each["stringData"]["database_url"] for each in manifests.secrets())
+    assert config.load({"DATABASE_URL": address}, environ={}).settings.database_url == address
+
+
 def test_prometheus_finds_the_service_of_the_workers() -> None:
     monitor, service = manifests.find("ServiceMonitor")["spec"], manifests.find("Service")
     others = [each for each in manifests.documents() if each["kind"] == "Service" and each is not service]
