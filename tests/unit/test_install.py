@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from dotenv import dotenv_values
 
 from tests.support import ROOT
 from workerctl.commands import install
 from workerctl.install import env_file, systemd
+from workerctl.install.docker import Docker
 from workerctl.install.pm2 import Pm2
 from workerctl.install.supervisor import Supervisor
 from workerctl.install.target import File, closed_to_others
@@ -199,3 +201,30 @@ def test_a_closed_folder_is_found_where_a_link_leads(tmp_path: Path) -> None:
     assert closed_to_others(link) == next(
         each for each in (*reversed(tmp_path.parents), tmp_path, closed) if not each.stat().st_mode & 1
     )
+
+
+def test_the_services_of_docker_have_all_that_they_mount_and_need_no_sources(tmp_path: Path) -> None:
+    given = {"database_url": "postgresql://app:secret@db/shop", "drain_timeout": "2m", "log_file": "/var/log/x"}
+    target = Docker(config.load(given, environ={}), tmp_path)
+    target.image = "registry/worker:1"
+    for file in target.files():
+        file.write()
+    services = yaml.safe_load((tmp_path / "compose.yaml").read_text())["services"]
+    assert [name for name, service in services.items() if "build" in service] == []
+    mounts = [mount.split(":")[0] for service in services.values() for mount in service.get("volumes", [])]
+    assert [mount for mount in mounts if mount.startswith("./") and not (tmp_path / mount).exists()] == []
+    assert (tmp_path / "postgres/start.sh").stat().st_mode & 0o111
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    assert services["worker"]["env_file"] == [{"path": ".env", "required": False}]
+    assert dotenv_values(tmp_path / ".env") == {
+        "COMPOSE_PROJECT_NAME": "worker",
+        "WORKER_IMAGE": "registry/worker:1",
+        "STOP_GRACE_PERIOD": "140s",
+        "DATABASE_URL": "postgresql://app:secret@db/shop",
+        "DRAIN_TIMEOUT": "120",
+    }
+
+
+def test_a_value_that_compose_would_change_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"DATABASE_URL has a \$"):
+        Docker(config.load({"database_url": "postgresql://app:a$b@db/shop"}, environ={}), tmp_path).files()

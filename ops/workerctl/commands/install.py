@@ -14,11 +14,13 @@ from workerd.errors import ConfigError, WorkerdError
 if TYPE_CHECKING:
     from workerctl.install.target import Target
 
-Name = Annotated[str, typer.Argument(metavar="TARGET", help="systemd, logrotate, supervisor, pm2 or kubernetes.")]
+Name = Annotated[
+    str, typer.Argument(metavar="TARGET", help="systemd, logrotate, supervisor, pm2, docker or kubernetes.")
+]
 To = Annotated[
     Path | None,
     typer.Option(
-        help="Folder for the files, instead of /etc/workerd or ~/.config/workerd, for kubernetes ./kubernetes; not for systemd."
+        help="Folder for the files, instead of /etc/workerd or ~/.config/workerd, ./docker or ./kubernetes; not for systemd."
     ),
 ]
 
@@ -29,7 +31,7 @@ def install(
     replace: Annotated[bool, typer.Option("--replace", help="Write over files that differ.")] = False,
     to: To = None,
     image: Annotated[
-        str | None, typer.Option(help="For kubernetes: the image with its tag, registry/name:tag.")
+        str | None, typer.Option(help="For docker and kubernetes: the image with its tag, registry/name:tag.")
     ] = None,
     namespace: Annotated[str | None, typer.Option(help="For kubernetes: the namespace.")] = None,
 ) -> int:
@@ -74,13 +76,16 @@ def uninstall(target: Name, to: To = None) -> None:
 
 
 def _target(name: str, to: Path | None) -> Target:
+    from workerctl.install.docker import Docker
     from workerctl.install.kubernetes import Kubernetes
     from workerctl.install.logrotate import Logrotate
     from workerctl.install.pm2 import Pm2
     from workerctl.install.supervisor import Supervisor
     from workerctl.install.systemd import Systemd
 
-    targets: dict[str, type[Target]] = {each.name: each for each in (Systemd, Logrotate, Supervisor, Pm2, Kubernetes)}
+    targets: dict[str, type[Target]] = {
+        each.name: each for each in (Systemd, Logrotate, Supervisor, Pm2, Docker, Kubernetes)
+    }
     if name not in targets:
         raise ConfigError(f"there is no target {name!r}, allowed are {', '.join(targets)}")
     if to is not None and targets[name].is_system:
@@ -89,11 +94,16 @@ def _target(name: str, to: Path | None) -> Target:
 
 
 def _place(chosen: Target, image: str | None, namespace: str | None) -> None:
+    from workerctl.install.docker import Docker
     from workerctl.install.kubernetes import IMAGE, Kubernetes
 
-    if not isinstance(chosen, Kubernetes):
-        raise ConfigError("--image and --namespace are for kubernetes")
-    chosen.image, chosen.namespace = image or IMAGE, namespace
+    match chosen:
+        case Kubernetes():
+            chosen.image, chosen.namespace = image or IMAGE, namespace
+        case Docker() if namespace is None:
+            chosen.image = image
+        case _:
+            raise ConfigError("--image is for docker and kubernetes, --namespace for kubernetes")
 
 
 def _as_root(chosen: Target, verb: str, hint: str = "") -> None:

@@ -20,11 +20,6 @@ IMAGE = "worker"  # as it is called there
 PERIOD = 10  # seconds between two questions whether it lives
 LATER = 3  # of them, by which that probe comes later than STALL_LIMIT
 FOR_EACH_WORKER = 4  # jobs: the one that it runs, and those in line
-# What a pod has of its own: its name, its directories, the address of its metrics.
-OWN = {
-    "ENABLE_METRICS", "METRICS_HOST", "METRICS_PORT", "NODE_NAME", "NODE_ID", "APP_DIR", "ATTACHMENTS_DIR", "LOG_FILE", "ERROR_LOG_FILE",
-    "LOG_STDERR",
-}  # fmt: skip
 
 OVERLAY = """# What is yours: the namespace, the image, settings. `base` is the project's; docs/kubernetes.md explains both.
 #   kubectl apply -k .
@@ -89,7 +84,11 @@ class Kubernetes(Target):
 
     def _literals(self) -> list[str]:
         given = env_file.entries(self.configuration)
-        return [f"{key}={value}" for key, value in given.items() if key not in OWN and not is_secret(key.lower())]
+        return [
+            f"{key}={value}"
+            for key, value in given.items()
+            if key not in env_file.OWN_OF_CONTAINERS and not is_secret(key.lower())
+        ]
 
     def _patches(self) -> Iterator[tuple[str, str, int | str]]:
         """Kind, path and value of what follows from the settings."""
