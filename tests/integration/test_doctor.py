@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import pytest
 from tests.faults.test_clocks import FAKETIME
 from tests.support import ROOT, DaemonProcess, until, until_state
 from workerctl import context
+from workerctl.doctor import daemon as doctor_daemon
 from workerctl.doctor import database, finding, sessions
 from workerctl.doctor import fleet as doctor_fleet
 from workerctl.doctor.examine import examine
@@ -219,7 +221,7 @@ PLANTED = {
     ),
     "a missing index": (
         "DROP INDEX workerd.schedule_next", "CREATE INDEX schedule_next ON workerd.schedule (next_at) WHERE paused_at IS NULL",
-        ("drift", "problem", "index schedule.schedule_next missing"),
+        ("drift", "problem", "index schedule.schedule_next missing", "CREATE INDEX CONCURRENTLY schedule_next ON workerd.schedule"),
     ),
     "an index of somebody": (
         "CREATE INDEX mine ON workerd.history_day (day DESC)", "DROP INDEX workerd.mine",
@@ -418,6 +420,34 @@ async def test_a_database_without_the_schema_is_the_only_finding(empty_dsn: str,
     _is(await worse(), "schema", "problem", "there is none", "workerctl db upgrade")
 
 
+async def test_a_role_that_may_not_even_look_is_the_only_finding(place: Place, given: Callable[..., None]) -> None:
+    async with place.as_owner() as db:
+        await db.execute(f"CREATE ROLE {PREFIX}_stranger LOGIN PASSWORD '{SECRET}' IN ROLE pg_read_all_stats")
+        try:
+            given(DATABASE_URL=place.dsn.replace(LOGIN, f"{PREFIX}_stranger"))
+            _is(await worse(), "role", "problem", "may not use the schema", f"GRANT workerd_work TO {PREFIX}_stranger")
+            await db.execute(f"GRANT {PREFIX}_enqueue TO {PREFIX}_stranger")
+            _is(await worse(), "role", "problem", "it lacks", "workerd.awaited", "more")
+        finally:
+            await db.execute(f"DROP ROLE {PREFIX}_stranger")
+
+
+async def test_the_daemon_of_this_host_is_asked(
+    place: Place, given: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(DATABASE_URL=place.dsn, RUNTIME_DIR=str(place.settings.runtime_dir))
+    (told,) = [each for each in await examine(thorough=True) if each.check == "daemon"]
+    assert (told.level, "running, PID " in told.found) == ("ok", True)
+    monkeypatch.setattr(doctor_daemon, "PATIENCE", 0.3)
+    pid = int(told.found.partition("PID ")[2].partition(",")[0])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        found = doctor_daemon.daemon(place.settings)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    _is(found, "daemon", "problem", "does not answer", "SIGUSR1")
+
+
 async def test_a_superuser_is_more_than_a_daemon_needs(place: Place, given: Callable[..., None]) -> None:
     given(DATABASE_URL=place.owner)
     _is(await worse(), "role", "warning", "is a superuser", "workerctl db roles")
@@ -472,6 +502,7 @@ async def test_a_notification_that_does_not_come_is_told(place: Place, lonely: P
     ("settings", "expected"),
     [
         ({"LOG_DIR": "/proc/nowhere"}, ("LOG_DIR", "problem", "/proc/nowhere is not writable", "set LOG_DIR")),
+        ({"LOG_FILE": "/proc/nowhere/x.log"}, ("LOG_FILE", "problem", "/proc/nowhere is not writable")),
         ({"TASKS": "no.such.module"}, ("tasks", "problem", "no module no.such.module", "APP_DIR")),
         ({"MAX_MEMORY": "100000G"}, ("memory", "warning", "killed before it hands over", "set MAX_MEMORY")),
         (

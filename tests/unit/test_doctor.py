@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from workerctl.doctor import assistant, memory, server, sessions
+from workerctl.doctor import assistant, daemon, memory, server, sessions
 from workerctl.doctor.directories import judge_room
 from workerctl.doctor.errors import is_failing
 from workerctl.doctor.finding import from_error, warning
@@ -93,6 +93,28 @@ def test_the_limit_of_a_container_is_read_from_either_version_of_control_groups(
 def test_what_a_server_tells_is_judged(found: Finding, level: str) -> None:
     assert found.level == level
     assert bool(found.advice) is (level != "ok")
+
+
+SAID = {
+    "pid": 7, "state": "running", "stuck": [], "loop_lag_ms": 0.2, "busy": 1, "workers": 2,
+    "database": {"state": "connected", "since": "2026-01-01T00:00:00Z", "reason": None},
+}  # fmt: skip
+LOST = {"state": "refused", "since": "2026-01-01T00:00:00Z", "reason": "the password is wrong"}
+
+
+@pytest.mark.parametrize(
+    ("said", "level", "words"),
+    [
+        ({}, "ok", "running, PID 7, 1 of 2 workers busy"),
+        ({"stuck": ["finisher"]}, "problem", "finisher: no turn any more"),
+        ({"database": LOST}, "problem", "it takes no jobs, its database is refused"),
+        ({"database": LOST, "state": "draining"}, "ok", "draining"),
+        ({"loop_lag_ms": 2500.0}, "warning", "blocks its loop, for 2.5 s"),
+    ],
+)
+def test_a_daemon_is_judged_by_what_it_says_of_itself(said: dict[str, Any], level: str, words: str) -> None:
+    found = daemon.judge({**SAID, **said})
+    assert (found.level, words in found.found) == (level, True)
 
 
 def test_a_queue_of_notifications_that_fills_up_is_a_problem() -> None:

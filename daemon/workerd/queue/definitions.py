@@ -50,10 +50,22 @@ _OF_TABLES = ("column", "constraint", "index", "trigger")
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """An object that is not as the migrations made it, such as `index ready.ready_id`."""
+    """An object that is not as the migrations made it, such as `index ready.ready_id`; `made`: as they made it."""
 
     object: str
     how: Literal["missing", "changed", "added"]
+    made: str = ""
+
+    @property
+    def remedy(self) -> str | None:
+        """The statement that makes it anew beside the work of others, where one is enough."""
+        kind, _, name = self.object.partition(" ")
+        table, _, own = name.partition(".")
+        if self.how == "missing" and kind == "constraint":
+            return f"ALTER TABLE workerd.{table} ADD CONSTRAINT {own} {self.made}"
+        if self.how == "missing" and kind == "index" and " ON ONLY " not in self.made:
+            return self.made.replace(" INDEX ", " INDEX CONCURRENTLY ", 1)
+        return None
 
 
 async def drift(connection: Connection) -> list[Drift]:
@@ -63,8 +75,10 @@ async def drift(connection: Connection) -> list[Drift]:
     """
     expected, found = known(), await definitions(connection)
     missing = expected.keys() - found.keys()
-    differs = [Drift(name, "missing") for name in missing if not _whole(name) & missing]
-    differs += [Drift(name, "changed") for name in expected.keys() & found.keys() if expected[name] != found[name]]
+    differs = [Drift(name, "missing", expected[name]) for name in missing if not _whole(name) & missing]
+    differs += [
+        Drift(name, "changed", text) for name, text in expected.items() if name in found and found[name] != text
+    ]
     differs += [Drift(name, "added") for name in found.keys() - expected.keys() if _whole(name) & expected.keys()]
     return sorted(differs, key=lambda each: each.object)
 

@@ -30,6 +30,15 @@ _LACKED = """
 """
 
 
+_MAY_USE = "SELECT to_regnamespace('workerd') IS NULL OR has_schema_privilege(to_regnamespace('workerd'), 'USAGE')"
+
+
+async def may_use(connection: AnyConnection) -> bool:
+    """Whether the role may look into the schema, if there is one."""
+    may: bool = await connection.fetchval(_MAY_USE)
+    return may
+
+
 async def lacked(connection: AnyConnection) -> list[str]:
     """What the role may not, such as `INSERT on workerd.lease`; nothing for one that may run daemons."""
     needed = list(dict.fromkeys(_needed()))

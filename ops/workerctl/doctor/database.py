@@ -31,37 +31,37 @@ SERVER: Mapping[str, Look] = {
 # Of the queue, whose schema has to be that of this program.
 SCHEMA: Mapping[str, Look] = {"schema": schema.version}
 QUEUE: Mapping[str, Look] = {
-    "drift": schema.drift, "indexes": schema.indexes, "role": schema.role, "vacuum": sessions.vacuum, "nodes": fleet.nodes,
+    "role": schema.role, "drift": schema.drift, "indexes": schema.indexes, "vacuum": sessions.vacuum, "nodes": fleet.nodes,
     "leader": fleet.leader, "queues": fleet.queues, "waiting": fleet.untaken, "errors": errors.errors,
 }  # fmt: skip
 
 
 async def database(settings: Settings, *, thorough: bool) -> list[Finding]:
-    """All that is found; a database that cannot be reached is one finding."""
+    """All that is found; a database that cannot be reached, or answers no more, is one finding and the last one."""
+    found: list[Finding] = []
     try:
         ground = Ground(settings, await asyncio.to_thread(locate, settings))
         await ground.open()
     except (DatabaseError, *CONNECTION_ERRORS) as error:
         return [from_error("database", error)]
     try:
-        return await _examine(ground, thorough=thorough)
+        await _examine(ground, found, thorough=thorough)
     except (DatabaseError, *CONNECTION_ERRORS) as error:
-        return [from_error("database", error)]
+        found.append(from_error("database", error))
     finally:
         ground.close()
+    return found
 
 
-async def _examine(ground: Ground, *, thorough: bool) -> list[Finding]:
-    found: list[Finding] = []
+async def _examine(ground: Ground, found: list[Finding], *, thorough: bool) -> None:
     for checks in (FIRST, SERVER if thorough else {"pooler": pooler.pooler}, SCHEMA):
         for name, look in checks.items():
             found += await _look(ground, name, look)
             if ground.server is None:  # nothing further can be asked
-                return found
-    if thorough and found[-1].ok:
+                return
+    if thorough and found[-1].level == "ok":
         for name, look in QUEUE.items():
             found += await _look(ground, name, look)
-    return found
 
 
 async def _look(ground: Ground, name: str, look: Look) -> list[Finding]:
@@ -75,7 +75,9 @@ async def _look(ground: Ground, name: str, look: Look) -> list[Finding]:
             warning(name, f"it could not be examined within {PATIENCE:g} s", "ask again when the database is less busy")
         ]
     except asyncpg.InsufficientPrivilegeError as error:
-        return [warning(name, f"it could not be examined: {error}", "run this as a role that may: see docs/roles.md")]
+        if ground.lacks:
+            return []  # which `role` tells
+        return [warning(name, f"it could not be examined: {error}", "run this as a role that may read it")]
     except (DatabaseError, *CONNECTION_ERRORS) as error:
         await ground.renew()
         return [warning(name, f"it could not be examined: {error}", "ask again: the connection was lost meanwhile")]

@@ -52,7 +52,13 @@ def judge_room(names: list[str], folder: Path, free: int, total: int) -> Finding
 
 
 def _folders(settings: Settings) -> dict[str, Path]:
-    return {"STATE_DIR": settings.state_dir, "RUNTIME_DIR": settings.runtime_dir, "LOG_DIR": settings.log_dir}
+    """Those that are always used, and those that are set beside them."""
+    files = {"LOG_FILE": settings.log_file, "ERROR_LOG_FILE": settings.error_log_file}
+    return {
+        "STATE_DIR": settings.state_dir, "RUNTIME_DIR": settings.runtime_dir, "LOG_DIR": settings.log_dir,
+        **{name: file.parent for name, file in files.items() if file is not None},
+        **({"ATTACHMENTS_DIR": settings.attachments_dir} if settings.attachments_dir is not None else {}),
+    }  # fmt: skip
 
 
 def _existing(folder: Path) -> Path:

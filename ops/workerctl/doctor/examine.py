@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workerctl.doctor import assistant, directories, memory, settings, tasks
+from workerctl.doctor import assistant, daemon, directories, memory, settings, tasks
 from workerctl.doctor.manager import manager
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ async def examine(*, thorough: bool) -> list[Finding]:
     given = loaded.settings
     found += directories.writable(given)
     if thorough:
-        found += [*directories.room(given), *memory.memory(given), *assistant.assistant(given)]
+        found += [*directories.room(given), *memory.memory(given), *daemon.daemon(given), *assistant.assistant(given)]
     found += tasks.tasks(given)
     if given.manager_url is not None:
         found += await manager(given)

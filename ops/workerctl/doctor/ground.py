@@ -21,7 +21,7 @@ PATIENCE = 5.0  # seconds for a connection, and for what one check asks
 class Ground:
     """`pooler`: why the connection is not one of the server's own. `apart`: the two addresses do not lead to one database.
 
-    `server`: what it is set to, known after the first check.
+    `server`: what it is set to, known after the first check. `lacks`: its role may not do what daemons do.
     """
 
     def __init__(self, settings: Settings, where: Location) -> None:
@@ -29,6 +29,7 @@ class Ground:
         self.where = where
         self.pooler: str | None = None
         self.apart = False
+        self.lacks = False
         self.server: Server | None = None
         self.connection: Connection
 

@@ -18,6 +18,9 @@ MIGRATE_AGAIN = (
 
 
 async def version(ground: Ground) -> list[Finding]:
+    assert ground.server is not None
+    if not await rights.may_use(ground.connection):
+        return [problem("role", f"{ground.server.role} may not use the schema workerd", _grant(ground.server.role))]
     current, latest = await migrate.current(ground.connection), migrate.latest()
     if current > latest:
         found = f"it has version {current}, this program knows {latest}"
@@ -33,7 +36,8 @@ async def drift(ground: Ground) -> list[Finding]:
     findings = []
     broken = [each for each in differs if each.how != "added"]
     if broken:
-        findings.append(problem("drift", f"it is not as the migrations made it: {_named(broken)}", MIGRATE_AGAIN))
+        advice = broken[0].remedy or MIGRATE_AGAIN
+        findings.append(problem("drift", f"it is not as the migrations made it: {_named(broken)}", advice))
     added = [each for each in differs if each.how == "added"]
     if added:
         found = f"its tables have what the migrations did not make: {_named(added)}"
@@ -69,13 +73,16 @@ async def role(ground: Ground) -> list[Finding]:
     if lacked:
         more = f" and {len(lacked) - SHOWN} more" if len(lacked) > SHOWN else ""
         text = f"{found.role} may not run daemons, it lacks {', '.join(lacked[:SHOWN])}{more}"
-        return [
-            problem("role", text, f"run `workerctl db roles` as the owner, then GRANT workerd_work TO {found.role}")
-        ]
+        ground.lacks = True
+        return [problem("role", text, _grant(found.role))]
     if found.superuser and not ground.where.embedded:
         advice = "run `workerctl db roles`, and let daemons log in as a member of workerd_work"
         return [warning("role", f"{found.role} is a superuser, which no daemon needs to be", advice)]
     return [ok("role", found.role)]
+
+
+def _grant(role: str) -> str:
+    return f"run `workerctl db roles` as the owner, then GRANT workerd_work TO {role}"
 
 
 def _named(differs: list[Drift]) -> str:
