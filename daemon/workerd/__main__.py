@@ -84,10 +84,11 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
     import uvloop
 
     from workerd import embedded
-    from workerd.daemon import crash_dump, logs, parent, tracing
+    from workerd.daemon import crash_dump, logs, parent, reporting, tracing
     from workerd.daemon.daemon import Daemon
     from workerd.daemon.pidfile import PidFile
     from workerd.daemon.transport.choose import choose
+    from workerd.tasks import registry
 
     settings = configuration.settings
     pid_file = PidFile(settings.pid_file, None if inheritance is None else inheritance.pid_file)
@@ -96,13 +97,14 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
     try:
         logs.set_up(settings)
         crash_dump.install(settings.error_log_path)
+        os.environ.update({name: each.value for name, each in configuration.libraries.items()})
+        reporting.start(settings, registry)
         for warning in configuration.warnings:
             logging.getLogger("workerd").warning("settings: %s", warning)
         for name in EXPORTED:  # tasks read them from the environment, wherever they were given
             value = getattr(settings, name)
             if value is not None:
                 os.environ[name.upper()] = str(value)
-        os.environ.update({name: each.value for name, each in configuration.libraries.items()})
         tasks = _load(settings)
         tracing.start(settings.node)
         transport = choose(settings, tasks)

@@ -28,13 +28,6 @@ __all__ = ["Configuration", "Settings", "add_flags", "flags_of", "load"]
 # Set for systemd's own purposes, or by other programs with another meaning: taken from flags, files and WORKERD_NAME only.
 NOT_FROM_ENVIRONMENT = frozenset({"NAME", "QUEUE_NAME"})
 
-# Part of the contract, without effect in this version: setting one is answered with a warning, never with silence.
-WITHOUT_EFFECT = frozenset(
-    {
-        "sentry_dsn",
-    }
-)
-
 
 @dataclass(frozen=True)
 class Configuration:
@@ -87,13 +80,8 @@ def load(
         settings = Settings(**values)
     except ValidationError as error:
         raise ConfigError(*_problems(error, values, sources)) from None
-    idle = [
-        f"{name.upper()} has no effect in this version ({sources[name]})"
-        for name in sorted(WITHOUT_EFFECT)
-        if sources[name] != "default"
-    ]
     others = libraries.read(environ, entries, path, _KNOWN)
-    return Configuration(settings, sources, _near_misses(entries, path) + idle, others)
+    return Configuration(settings, sources, _near_misses(entries, path), others)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

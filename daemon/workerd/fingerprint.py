@@ -10,7 +10,7 @@ from pathlib import Path
 LENGTH = 12  # hexadecimal digits
 
 _FRAME = re.compile(r'^[ |]*File "(?P<file>[^"\n]+)", line \d+, in (?P<function>.+)$', re.MULTILINE)
-_NOT_THEIRS = (
+NOT_THEIRS = (
     str(Path(__file__).parent),
     sysconfig.get_path("stdlib"),
     sysconfig.get_path("purelib"),
@@ -49,5 +49,5 @@ def normal(line: str) -> str:
 def _frames(error: str) -> list[str]:
     """File and function of each frame of the traceback, those of libraries left out unless there is no other."""
     found = [(match["file"], match["function"]) for match in _FRAME.finditer(error)]
-    theirs = [frame for frame in found if not frame[0].startswith(_NOT_THEIRS)] or found
+    theirs = [frame for frame in found if not frame[0].startswith(NOT_THEIRS)] or found
     return [f"{Path(file).name} {function}" for file, function in theirs]

@@ -36,7 +36,8 @@ def masked(value: str) -> str:
         return MASK
     if not mark or not parts.scheme or not (parts.netloc or parts.query):
         return MASK
-    shown = user.partition(":")[0] + (f":{MASK}" if ":" in user else "") + at + parts.netloc
+    name = MASK if user and _is_key(scheme, user) else user.partition(":")[0]
+    shown = name + (f":{MASK}" if ":" in user else "") + at + parts.netloc
     path = parts.path if parts.scheme.startswith("postgres") else re.sub(r"[^/]{12,}", MASK, parts.path)
     whole = f"{parts.scheme}://{shown}{path}{'?' if parts.query else ''}{parts.query}"
     return re.sub(r"(?i)(password|token|key|secret)=[^&]*", rf"\1={MASK}", whole)
@@ -62,6 +63,11 @@ class Redactor:
         return addresses(text)
 
 
+def _is_key(scheme: str, user: str) -> bool:
+    """Whether what stands before the @ of an address is a secret by itself, as of a Sentry: it names nobody."""
+    return scheme.startswith("http") and ":" not in user
+
+
 def _of(value: str | None) -> Iterator[str]:
     """What of a secret setting must not be seen: the whole of a key, the password and the parameters of an address."""
     if not value:
@@ -71,12 +77,13 @@ def _of(value: str | None) -> Iterator[str]:
         yield from (each for each in (value,) if len(each) >= SHORTEST)
         return
     user, at, host = rest.rpartition("@")
+    is_key = _is_key(scheme, user)
     public = {
-        user.partition(":")[0],
+        "" if is_key else user.partition(":")[0],
         scheme,
         *re.split(r"[:/?,&=]", host),
     }  # masked, these would hide more than the password
-    secrets = [user.partition(":")[2]] if at else []
+    secrets = [user if is_key else user.partition(":")[2]] if at else []
     secrets += re.findall(r"(?i)(?:password|token|key|secret)=([^&]*)", host)
     if not scheme.startswith("postgres"):
         secrets += re.findall(r"[^/?]{12,}", host.partition("/")[2])

@@ -49,6 +49,12 @@ def _addresses(value: str | None) -> str | None:
     return value
 
 
+def _dsn(value: str | None) -> str | None:
+    if value and not re.fullmatch(r"https?://[^@/\s]+@[^@/\s]+/(?:\S*/)?\d+", value):
+        raise ValueError("has to be an address such as https://key@sentry.example/42")
+    return value
+
+
 def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
@@ -177,7 +183,9 @@ class Settings(BaseModel):
         "SERVER_URL",
     )
     api_token: Optional = setting(None, "token for the manager", secret=True)
-    sentry_dsn: str | None = setting(None, "where errors are reported", secret=True)
+    sentry_dsn: Annotated[Optional, AfterValidator(_dsn)] = setting(
+        None, "where errors are reported, https://key@host/project", secret=True
+    )
     openai_api_key: str | None = setting(None, "invoice assistant: key of the chat endpoint", secret=True)
     openai_api_base: str | None = setting(None, "invoice assistant: address of an OpenAI-compatible chat endpoint")
     mineru_api_token: str | None = setting(None, "invoice assistant: token of the MinerU API", secret=True)

@@ -15,6 +15,7 @@ WRONG = [
     # setting, text, what is allowed
     ("POLL_INTERVAL", "5000", "did you mean milliseconds? Write 5"),
     ("POLL_INTERVAL", "0", "greater than or equal to 0.01"),
+    ("SENTRY_DSN", "https://errors.example/42", "https://key@sentry.example/42"),
     ("WORKERS", "0", "greater than or equal to 1"),
     ("WORKERS", "10001", "less than or equal to 10000"),
     ("WORKERS", "two", "a valid integer"),
@@ -40,6 +41,7 @@ WRONG = [
     ("LOG_FORMAT", "xml", "'console' or 'json'"),
     ("LOG_JOBS", "some", "'all', 'slow' or 'failures'"),
     ("MONITOR", "0", "greater than 0"),
+    ("LOG_STDERR", "perhaps", "a valid boolean"),
     ("ENABLE_METRICS", "perhaps", "a valid boolean"),
     ("METRICS_PORT", "70000", "less than or equal to 65535"),
     ("DATABASE_POOL_SIZE", "0", "greater than or equal to 1"),
@@ -55,7 +57,7 @@ WRONG = [
 ANY_TEXT = {
     "API_TOKEN", "APP_DIR", "ATTACHMENTS_DIR", "DATABASE_DIRECT_URL", "DATABASE_URL", "ERROR_LOG_FILE", "LOG_DIR", "LOG_FILE",
     "MANAGER_URL",
-    "METRICS_HOST", "MINERU_API_TOKEN", "NAME", "NODE_NAME", "OPENAI_API_BASE", "OPENAI_API_KEY", "QUEUES", "RUNTIME_DIR", "SENTRY_DSN",
+    "METRICS_HOST", "MINERU_API_TOKEN", "NAME", "NODE_NAME", "OPENAI_API_BASE", "OPENAI_API_KEY", "QUEUES", "RUNTIME_DIR",
     "SMTP_URL", "STATE_DIR", "WEBHOOK_URL",
 }  # fmt: skip
 

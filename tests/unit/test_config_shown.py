@@ -106,11 +106,3 @@ def test_no_setting_looks_like_a_misspelling_of_another(directory: Path) -> None
     keys = {key for name in config.Settings.model_fields for key in config.names(name)}
     (directory / ".env").write_text("".join(f"{key}=\nWORKERD_{key}=\n" for key in keys))
     assert config.load(environ={}).warnings == []
-
-
-def test_a_setting_without_effect_is_warned_about_wherever_it_is_set() -> None:
-    assert "sentry_dsn" in config.WITHOUT_EFFECT
-    loaded = config.load({}, environ={"SENTRY_DSN": "https://s", "WORKERS": "3"})
-    assert loaded.warnings == [
-        "SENTRY_DSN has no effect in this version (SENTRY_DSN in the environment)",
-    ]

@@ -155,6 +155,7 @@ class Finisher:
         fields = {
             "job": end.job.id,
             "task": end.job.task,
+            "queue": end.job.lane.queue,
             "attempt": end.job.attempt,
             "ending": ending,
             "duration_s": round(end.ran, 4),

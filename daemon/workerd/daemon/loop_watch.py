@@ -98,6 +98,8 @@ class LoopWatch:
 
 def _say(level: int, text: str) -> threading.Thread:
     """Log in a thread of its own, which may have to wait."""
-    saying = threading.Thread(target=log.log, args=(level, "%s", text), name="loop watch", daemon=True)
+    saying = threading.Thread(
+        target=log.log, args=(level, "%s", text), kwargs={"extra": {"stall": True}}, name="loop watch", daemon=True
+    )
     saying.start()
     return saying

@@ -40,7 +40,7 @@ def start(node: str, delay: float | None = None) -> None:
         from opentelemetry import trace
 
         from workerd.daemon.exporter import provider
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         log.warning("no traces, although an OTLP endpoint is set: pip install 'workerd[otel]' (%s)", error)
         return
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
