@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 
 PATIENCE = 60.0  # seconds that a block may take
 
@@ -20,20 +22,36 @@ class Shell:
 
     def __call__(self, text: str, **environment: str) -> str:
         """What the commands print. The first that fails ends it, and the test."""
+        with self._bash(text, environment, stderr=subprocess.PIPE) as process:
+            try:
+                out, err = process.communicate(timeout=PATIENCE)
+            except BaseException:
+                process.kill()
+                raise
+        assert process.returncode == 0, f"{text}\n{out}{err}"
+        return out
+
+    def endless(self, command: str, sign: str) -> None:
+        """Run a command that goes on until it is interrupted, until it has printed this; it ends then as it should."""
+        with self._bash(f"exec {command}", {}, stderr=subprocess.STDOUT) as process:
+            limit = Timer(PATIENCE, process.kill)
+            limit.start()
+            assert process.stdout is not None
+            seen = any(sign in line for line in process.stdout)
+            process.send_signal(signal.SIGINT)
+            process.stdout.read()
+        limit.cancel()
+        assert seen, f"{command} did not print {sign}"
+        assert process.returncode in (0, 130), command
+
+    def _bash(self, text: str, environment: dict[str, str], stderr: int) -> subprocess.Popen[str]:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        done = subprocess.run(
+        return subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", text],
             cwd=self.directory,
             env={**os.environ, **self.environment, **environment, "PATH": path},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
-            timeout=PATIENCE,
-            check=False,
         )
-        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-    def endless(self, command: str) -> None:
-        """Run a command that goes on until it is interrupted, for a second; it ends then as it should."""
-        self(f"timeout --preserve-status --signal INT 1.5 {command} || [ $? = 130 ]")

@@ -113,7 +113,7 @@ async def test_logs(shell: Shell, queue: Queue, db: DB) -> None:
     last, follow, one = lines("logs.md", 0)
     errors, fitting, retry = lines("logs.md", 1)
     assert await asyncio.to_thread(shell, last)
-    await asyncio.to_thread(shell.endless, follow.partition("#")[0])
+    await asyncio.to_thread(shell.endless, follow.partition("#")[0], "stumbles")
     await asyncio.to_thread(shell, one.replace("42", str(job)))
     await asyncio.to_thread(shell, errors)
     fingerprint = await db.fetchval("SELECT fingerprint FROM workerd.history WHERE id = $1", job)
