@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -222,6 +223,10 @@ PLANTED = {
     "a missing index": (
         "DROP INDEX workerd.schedule_next", "CREATE INDEX schedule_next ON workerd.schedule (next_at) WHERE paused_at IS NULL",
         ("drift", "problem", "index schedule.schedule_next missing", "CREATE INDEX CONCURRENTLY schedule_next ON workerd.schedule"),
+    ),
+    "settings of a table": (
+        "ALTER TABLE workerd.lease SET (fillfactor = 90)", "ALTER TABLE workerd.lease SET (fillfactor = 60)",
+        ("drift", "warning", "table lease", "ALTER TABLE workerd.lease SET (", "fillfactor=60"),
     ),
     "an index of somebody": (
         "CREATE INDEX mine ON workerd.history_day (day DESC)", "DROP INDEX workerd.mine",
@@ -521,6 +526,15 @@ async def test_a_fault_of_this_host_is_the_one_that_is_found(
     given(DATABASE_URL=place.dsn, **settings)
     check, level, *words = expected
     _is(await worse(), check, level, *words)
+
+
+async def test_a_module_that_cannot_be_imported_is_told_with_its_reason(
+    place: Place, given: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "shop_tasks.py").write_text("import not_there_at_all\n")
+    given(DATABASE_URL=place.dsn, APP_DIR=str(tmp_path), TASKS="shop_tasks")
+    _is(await worse(), "tasks", "problem", "shop_tasks needs the module not_there_at_all, which is not installed")
 
 
 async def test_all_wrong_settings_are_found_at_once_and_alone(given: Callable[..., None]) -> None:

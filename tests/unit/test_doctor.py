@@ -156,12 +156,11 @@ def test_settings_of_the_invoice_assistant_are_judged_by_their_form(given: dict[
     ("text", "found", "advice"),
     [
         ("the database is away (is it running?)", "the database is away", "is it running?"),
-        ("the schema is old: run this", "the schema is old", "run this"),
-        ("nothing more is known", "nothing more is known", ""),
+        ("it  is\n away", "it is away", "look there"),
     ],
 )
 def test_an_error_is_told_as_what_it_is_and_what_to_do(text: str, found: str, advice: str) -> None:
-    told = from_error("database", DatabaseError(text))
+    told = from_error("database", DatabaseError(text), "look there")
     assert (told.found, told.advice) == (found, advice)
 
 

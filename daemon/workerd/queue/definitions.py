@@ -57,10 +57,17 @@ class Drift:
     made: str = ""
 
     @property
+    def is_tuning(self) -> bool:
+        """Whether it is no more than storage settings of a table."""
+        return self.how == "changed" and self.object.startswith("table ")
+
+    @property
     def remedy(self) -> str | None:
         """The statement that makes it anew beside the work of others, where one is enough."""
         kind, _, name = self.object.partition(" ")
         table, _, own = name.partition(".")
+        if self.is_tuning and self.made:
+            return f"ALTER TABLE workerd.{name} SET ({', '.join(self.made.split())})"
         if self.how == "missing" and kind == "constraint":
             return f"ALTER TABLE workerd.{table} ADD CONSTRAINT {own} {self.made}"
         if self.how == "missing" and kind == "index" and " ON ONLY " not in self.made:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from workerctl import control
-from workerctl.doctor.finding import Finding, from_error, ok, problem, warning
+from workerctl.doctor.finding import Finding, ok, problem, warning
 from workerd.errors import NotRunning, WorkerdError
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def daemon(settings: Settings) -> list[Finding]:
     except NotRunning:
         return [ok("daemon", f"none named {settings.name} runs here")]
     except WorkerdError as error:
-        return [from_error("daemon", error)]
+        found, _, advice = str(error).partition(": ")
+        return [problem("daemon", found, advice)]
 
 
 def judge(said: dict[str, Any]) -> Finding:

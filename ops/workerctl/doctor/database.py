@@ -12,7 +12,7 @@ from workerctl.doctor.finding import Finding, from_error, problem, warning
 from workerctl.doctor.ground import PATIENCE, Ground
 from workerd.errors import DatabaseError
 from workerd.locate import locate
-from workerd.queue.database import CONNECTION_ERRORS
+from workerd.queue.database import CONNECTION_ERRORS, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -43,14 +43,21 @@ async def database(settings: Settings, *, thorough: bool) -> list[Finding]:
         ground = Ground(settings, await asyncio.to_thread(locate, settings))
         await ground.open()
     except (DatabaseError, *CONNECTION_ERRORS) as error:
-        return [from_error("database", error)]
+        return [_away(error)]
     try:
         await _examine(ground, found, thorough=thorough)
     except (DatabaseError, *CONNECTION_ERRORS) as error:
-        found.append(from_error("database", error))
+        found.append(_away(error))
     finally:
         ground.close()
     return found
+
+
+def _away(error: BaseException) -> Finding:
+    read_only = state_of(error) == "read-only"
+    return from_error(
+        "database", error, server.PRIMARY if read_only else "do as it says; the server's own log tells more"
+    )
 
 
 async def _examine(ground: Ground, found: list[Finding], *, thorough: bool) -> None:

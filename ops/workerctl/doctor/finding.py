@@ -53,11 +53,10 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def from_error(check: str, error: BaseException) -> Finding:
-    """The one line of an error of ours, in which advice stands in brackets or behind a colon at the end."""
+def from_error(check: str, error: BaseException, advice: str) -> Finding:
+    """The one line of an error of ours, in which advice may stand in brackets at the end; else it is `advice`."""
     text = " ".join(str(error).split()) or type(error).__name__
     if text.endswith(")") and " (" in text:
-        found, _, advice = text[:-1].rpartition(" (")
-        return problem(check, found, advice)
-    found, colon, advice = text.partition(": ")
-    return problem(check, found, advice) if colon else problem(check, text, "")
+        found, _, told = text[:-1].rpartition(" (")
+        return problem(check, found, told)
+    return problem(check, text, advice)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workerctl.doctor.finding import Finding, from_error, ok, problem
+from workerctl.doctor.finding import Finding, ok, problem
 from workerd.errors import ManagerError, TokenRefused
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ async def _ask(address: str, token: str) -> Finding:
     except TokenRefused as error:
         return problem("manager", str(error), NEW_TOKEN)
     except ManagerError as error:
-        said = from_error("manager", error)
-        found, advice = str(error), "see that `workerctl manager` runs there, and that MANAGER_URL is right"
-        return problem("manager", found, advice) if "cannot be reached" in found or not said.advice else said
+        return problem("manager", str(error), "see that `workerctl manager` runs there, and that MANAGER_URL is right")
     finally:
         caller.close()
     return ok("manager", address)

@@ -34,10 +34,14 @@ async def version(ground: Ground) -> list[Finding]:
 async def drift(ground: Ground) -> list[Finding]:
     differs = await definitions.drift(ground.connection)
     findings = []
-    broken = [each for each in differs if each.how != "added"]
+    broken = [each for each in differs if each.how != "added" and not each.is_tuning]
     if broken:
         advice = broken[0].remedy or MIGRATE_AGAIN
         findings.append(problem("drift", f"it is not as the migrations made it: {_named(broken)}", advice))
+    tuned = [each for each in differs if each.is_tuning]
+    if tuned:
+        found = f"settings of tables are not those of the migrations: {', '.join(each.object for each in tuned)}"
+        findings.append(warning("drift", found, f"unless you chose them: {tuned[0].remedy or 'reset them'}"))
     added = [each for each in differs if each.how == "added"]
     if added:
         found = f"its tables have what the migrations did not make: {_named(added)}"

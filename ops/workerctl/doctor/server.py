@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 OLDEST = 150000
 XIDS_MANY, XIDS_TOO_MANY = 1_000_000_000, 1_600_000_000  # of the 2,147 million at which the server stops
+PRIMARY = "give the address of the primary in DATABASE_URL, or of all servers: postgresql://one,two/app"
 CLOCK = 1.0  # seconds by which clocks may differ
 
 
@@ -55,8 +56,7 @@ async def writes(ground: Ground) -> list[Finding]:
     found = ground.server
     assert found is not None
     if found.standby:
-        advice = "give the address of the primary in DATABASE_URL, or of all servers: postgresql://one,two/app"
-        return [problem("writes", "the server is a standby: it takes no writes", advice)]
+        return [problem("writes", "the server is a standby: it takes no writes", PRIMARY)]
     if found.read_only:
         advice = f"ALTER ROLE {found.role} RESET default_transaction_read_only; or for the database, or the server"
         return [problem("writes", "default_transaction_read_only is on: nothing can be written", advice)]

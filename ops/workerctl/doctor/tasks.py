@@ -6,7 +6,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from workerctl.doctor.finding import Finding, from_error, ok
+from workerctl.doctor.finding import Finding, ok, problem
 from workerd.errors import TaskError
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ def tasks(settings: Settings) -> list[Finding]:
 
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what a module prints is not our answer
-            found = load_modules(settings.tasks, settings.app_dir)
+            registry = load_modules(settings.tasks, settings.app_dir)
     except TaskError as error:
-        return [from_error("tasks", error)]
-    return [ok("tasks", f"{len(found)} in {', '.join(settings.tasks)}")]
+        found = str(error).removeprefix("TASKS: ")
+        return [problem("tasks", found, "correct TASKS, APP_DIR or the module, or install what it needs")]
+    return [ok("tasks", f"{len(registry)} in {', '.join(settings.tasks)}")]
