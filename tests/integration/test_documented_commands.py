@@ -146,6 +146,20 @@ async def test_operations(shell: Shell, db: DB) -> None:
     await asyncio.to_thread(shell, forget)
 
 
+async def test_deploying(shell: Shell, db: DB) -> None:
+    blue = {**HANDLERS, "NODE_NAME": "blue"}
+    await asyncio.to_thread(shell, "workerctl start", **blue)
+    await asyncio.to_thread(shell, examples("deploying.md", "sh")[0], **blue)
+    try:
+        assert "green" in await asyncio.to_thread(shell, examples("deploying.md", "sh")[1], **HANDLERS)
+    finally:
+        await asyncio.to_thread(shell, "workerctl stop --now --name green")
+
+
+async def test_tuning(shell: Shell) -> None:
+    await asyncio.to_thread(shell, f"workerctl start\n{examples('tuning.md', 'sh')[0]}", **HANDLERS)
+
+
 async def test_roles(shell: Shell, db: DB) -> None:
     try:
         await asyncio.to_thread(shell, examples("roles.md", "sh")[0])
