@@ -19,6 +19,7 @@ from tests.support import ROOT, DaemonProcess, until, until_state
 from workerctl import context
 from workerctl.doctor import daemon as doctor_daemon
 from workerctl.doctor import database, finding, sessions
+from workerctl.doctor import examine as examine_module
 from workerctl.doctor import fleet as doctor_fleet
 from workerctl.doctor.examine import examine
 from workerd import Queue, __version__
@@ -485,6 +486,13 @@ async def test_a_login_that_is_refused_and_a_wrong_name_are_told_apart(
     _is(await worse(), "database", "problem", "has no such database", "create it")
 
 
+async def test_a_role_that_has_no_connection_left_is_told_so(place: Place, given: Callable[..., None]) -> None:
+    given(DATABASE_URL=place.dsn)
+    limited = f"ALTER ROLE {LOGIN} CONNECTION LIMIT"
+    async with place.as_owner() as db, _statement(db, f"{limited} 1", f"{limited} -1"):
+        _is(await worse(), "connections", "problem", "too many connections for role", "raise the limit")
+
+
 async def test_two_addresses_that_lead_to_two_databases_are_found(
     place: Place, lonely: Place, given: Callable[..., None]
 ) -> None:
@@ -535,6 +543,18 @@ async def test_a_module_that_cannot_be_imported_is_told_with_its_reason(
     (tmp_path / "shop_tasks.py").write_text("import not_there_at_all\n")
     given(DATABASE_URL=place.dsn, APP_DIR=str(tmp_path), TASKS="shop_tasks")
     _is(await worse(), "tasks", "problem", "shop_tasks needs the module not_there_at_all, which is not installed")
+
+
+async def test_a_check_that_fails_itself_is_a_finding(
+    place: Place, given: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(DATABASE_URL=place.dsn)
+    monkeypatch.setitem(examine_module.FOR_WORK, "memory", lambda _: [][0])
+    monkeypatch.setitem(database.QUEUE, "queues", lambda _: [][0])
+    found = await worse()
+    assert [(each.check, each.found) for each in found] == [
+        (name, "it could not be examined: IndexError: list index out of range") for name in ("memory", "queues")
+    ]
 
 
 async def test_all_wrong_settings_are_found_at_once_and_alone(given: Callable[..., None]) -> None:

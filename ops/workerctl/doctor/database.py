@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import asyncpg
 
 from workerctl.doctor import errors, fleet, pooler, schema, server, sessions
-from workerctl.doctor.finding import Finding, from_error, problem, warning
+from workerctl.doctor.finding import Finding, failed, from_error, warning
 from workerctl.doctor.ground import PATIENCE, Ground
 from workerd.errors import DatabaseError
 from workerd.locate import locate
-from workerd.queue.database import CONNECTION_ERRORS, state_of
+from workerd.queue.database import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -54,10 +55,16 @@ async def database(settings: Settings, *, thorough: bool) -> list[Finding]:
 
 
 def _away(error: BaseException) -> Finding:
-    read_only = state_of(error) == "read-only"
-    return from_error(
-        "database", error, server.PRIMARY if read_only else "do as it says; the server's own log tells more"
-    )
+    """Why it cannot be asked."""
+    said = from_error("database", error, "do as it says; the server's own log tells more")
+    match error.__cause__:
+        case asyncpg.TooManyConnectionsError():
+            return replace(said, check="connections", advice=server.MORE_CONNECTIONS)
+        case asyncpg.CannotConnectNowError():
+            return replace(said, advice="wait until it has started or recovered: its log says how far it is")
+        case asyncpg.TargetServerAttributeNotMatched():
+            return replace(said, advice=server.PRIMARY)
+    return said
 
 
 async def _examine(ground: Ground, found: list[Finding], *, thorough: bool) -> None:
@@ -89,4 +96,4 @@ async def _look(ground: Ground, name: str, look: Look) -> list[Finding]:
         await ground.renew()
         return [warning(name, f"it could not be examined: {error}", "ask again: the connection was lost meanwhile")]
     except Exception as error:  # noqa: BLE001 - one check that fails does not hide what the others find
-        return [problem(name, f"it could not be examined: {type(error).__name__}: {error}", "report this, please")]
+        return [failed(name, error)]

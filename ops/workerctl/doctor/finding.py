@@ -53,6 +53,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def failed(check: str, error: BaseException) -> Finding:
+    """A check that did not come to an end."""
+    return problem(check, f"it could not be examined: {type(error).__name__}: {error}", "report this, please")
+
+
 def from_error(check: str, error: BaseException, advice: str) -> Finding:
     """The one line of an error of ours, in which advice may stand in brackets at the end; else it is `advice`."""
     text = " ".join(str(error).split()) or type(error).__name__

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 OLDEST = 150000
 XIDS_MANY, XIDS_TOO_MANY = 1_000_000_000, 1_600_000_000  # of the 2,147 million at which the server stops
 PRIMARY = "give the address of the primary in DATABASE_URL, or of all servers: postgresql://one,two/app"
+MORE_CONNECTIONS = "raise the limit, lower DATABASE_POOL_SIZE, or put a pooler before DATABASE_URL"
 CLOCK = 1.0  # seconds by which clocks may differ
 
 
@@ -109,9 +110,7 @@ def judge_headroom(seen: server.Headroom, needed: int) -> Finding:
     free = max(0, seen.most - seen.used)
     if free < needed:
         found = f"{seen.used} of {seen.most} are in use ({seen.limit}); a daemon opens up to {needed}"
-        return warning(
-            "connections", found, "raise the limit, lower DATABASE_POOL_SIZE, or put a pooler before DATABASE_URL"
-        )
+        return warning("connections", found, MORE_CONNECTIONS)
     return ok("connections", f"{seen.used} of {seen.most} in use")
 
 
