@@ -24,13 +24,13 @@ COLOUR = re.compile(r"\x1b\[[\d;]*m")
 class Terminal:
     """A terminal of 80 columns; the command is in its foreground, and Ctrl-C reaches it."""
 
-    def __init__(self, ctl: Ctl, *words: str) -> None:
+    def __init__(self, ctl: Ctl, *words: str, **more: str) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
         environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "workerctl", *words], cwd=ctl.directory, pass_fds=[slave],
-            preexec_fn=lambda: os.login_tty(slave), env={**environment, **ctl.environment, "TERM": "xterm-256color"},
+            preexec_fn=lambda: os.login_tty(slave), env={**environment, **ctl.environment, "TERM": "xterm-256color", **more},
         )  # fmt: skip
         os.close(slave)
         self.shown = ""

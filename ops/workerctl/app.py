@@ -23,6 +23,7 @@ from workerctl.commands import (
     setup,
     stats,
     status,
+    top,
 )
 
 app = typer.Typer(
@@ -31,7 +32,7 @@ app = typer.Typer(
     "Example: workerctl start 4 && workerctl status",
 )  # fmt: skip
 
-for group in (daemon, dev, status, stats, logs, enqueue, setup, doctor, install, bench, manager):
+for group in (daemon, dev, status, stats, logs, enqueue, setup, doctor, install, bench, manager, top):
     for command in group.commands:
         app.command(context_settings=getattr(command, "context_settings", None))(command)
 app.add_typer(jobs.app, name="jobs", help="List, show, retry, cancel, delete and await jobs.")

@@ -25,7 +25,7 @@ def status(
         if watch:
             typer.echo("\x1b[2J\x1b[H", nl=False)
         if as_json:
-            render.json(_together(told) if told else {"name": chosen.settings.name, "state": "stopped"})
+            render.json(together(told) if told else {"name": chosen.settings.name, "state": "stopped"})
         elif not told:
             render.say(f"{chosen.settings.name} is stopped ({chosen.name})")
         for each in told if not as_json else ():
@@ -35,7 +35,7 @@ def status(
         time.sleep(1)
 
 
-def _together(daemons: list[dict[str, Any]]) -> dict[str, Any]:
+def together(daemons: list[dict[str, Any]]) -> dict[str, Any]:
     """One daemon as it is; several, as containers of one service are, as their sums and one by one below `daemons`."""
     if len(daemons) == 1:
         return daemons[0]

@@ -1,4 +1,4 @@
-"""A terminal of 80 columns: what a person sees of a command."""
+"""A terminal, of 80 columns unless told otherwise: what a person sees of a command."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 class Terminal:
     """One command in a tmux of its own; what it printed stays readable when it has ended."""
 
-    def __init__(self, command: list[str], lines: int = 40) -> None:
+    def __init__(self, command: list[str], lines: int = 40, columns: int = 80) -> None:
         if shutil.which("tmux") is None:
             pytest.skip("there is no tmux here: apt install tmux")
         self._name = f"tests-{uuid4().hex[:8]}"
         self._command = command
         self._lines = lines
+        self._columns = columns
 
     def __enter__(self) -> Terminal:
-        size = ("-x", "80", "-y", str(self._lines))
+        size = ("-x", str(self._columns), "-y", str(self._lines))
         self._tmux("new-session", "-d", *size, f"{shlex.join(self._command)}; exec cat")
         return self
 
@@ -35,6 +36,10 @@ class Terminal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tmux("kill-server")
+
+    def type(self, *keys: str) -> None:
+        """Press keys, as tmux names them."""
+        self._tmux("send-keys", *keys)
 
     def screen(self) -> list[str]:
         """The lines as they stand there."""
