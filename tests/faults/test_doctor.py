@@ -11,7 +11,7 @@ import pytest
 from tests.faults.cluster import Cluster, Proxy
 from tests.support import ROOT, DaemonProcess
 from workerctl import context
-from workerctl.doctor import database, ground, sessions
+from workerctl.doctor import database, directories, ground, memory, sessions
 from workerctl.doctor.examine import examine
 from workerd.queue import migrate, roles
 from workerd.settings import Settings
@@ -67,6 +67,8 @@ def _as_worker(dsn: str) -> str:
 def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cluster: Cluster) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(context, "_flags", {})
+    for module, limit in ((directories, "LITTLE"), (directories, "NOTHING"), (memory, "LITTLE")):
+        monkeypatch.setattr(module, limit, 0)  # however little this host has
     for name in ("STATE_DIR", "RUNTIME_DIR", "LOG_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("TASKS", "tests.handlers")
@@ -148,7 +150,7 @@ async def test_a_server_that_may_lose_what_it_has_is_found(monkeypatch: pytest.M
 
 async def test_a_server_that_stops_answering_ends_the_list(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (ground, database):
-        monkeypatch.setattr(module, "PATIENCE", 0.5)
+        monkeypatch.setattr(module, "PATIENCE", 1.0)
     async with Proxy(cluster.address) as proxy:
         monkeypatch.setenv("DATABASE_URL", proxy.before(_as_worker(cluster.url[""])))
 
