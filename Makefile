@@ -93,7 +93,8 @@ format: $(VENV)/installed-dev ## format the code and repair what the linter can
 samples: $(VENV)/installed-dev ## make the sample mailbox anew
 	@$(BIN)/python -m invoices.samples.make
 
-picture: $(VENV)/installed-dev ## make docs/page.png, the page as the README shows it, anew
+picture: $(VENV)/installed-dev ## make docs/run.svg and docs/page.png, terminal and page as the README shows them, anew
+	@$(BIN)/python tests/system/terminal_picture.py
 	@$(BIN)/python tests/system/browser/picture.py
 
 release: $(VENV)/installed-dev ## wheel, sdist, bill of materials and checksums in dist/, tried where there is no compiler
