@@ -92,6 +92,8 @@ class Source:
         """Whoever looks starts no database."""
         if self._queue is None:
             settings = self.runtime.settings
+            if settings.manager_url is not None and settings.database_url is None:
+                raise DatabaseError("none on this host, which works through a manager (MANAGER_URL)")
             if settings.uses_embedded and not await asyncio.to_thread(_embedded_runs, settings.state_dir):
                 raise DatabaseError("the embedded PostgreSQL does not run; `workerctl start` starts it")
             where = await asyncio.to_thread(locate, settings)

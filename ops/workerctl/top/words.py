@@ -9,7 +9,7 @@ def short(seconds: float | None) -> str:
     """A duration: `0.3s`, `12s`, `5m03`, `2h14`, `3d4h`."""
     if seconds is None:
         return ""
-    if seconds < 10:
+    if round(seconds, 1) < 10:
         return f"{max(0.0, seconds):.1f}s"
     whole = round(seconds)
     if whole < 60:
@@ -22,12 +22,12 @@ def short(seconds: float | None) -> str:
 
 
 def number(count: int) -> str:
-    """Five characters at most: `9,999`, `12.3k`, `1.2M`."""
-    for unit, size in (("M", 1_000_000), ("k", 1000)):
-        if count >= size and count >= 10_000:
-            value = count / size
-            return f"{value:.1f}{unit}" if value < 100 else f"{value:.0f}{unit}"
-    return f"{count:,}"
+    """At most five characters, rounded down: `9,999`, `12.3k`, `1.2M`."""
+    if count < 10_000:
+        return f"{count:,}"
+    unit, size = ("M", 1_000_000) if count >= 1_000_000 else ("k", 1000)
+    value = count * 10 // size / 10
+    return f"{value:.1f}{unit}" if value < 100 else f"{int(value)}{unit}"
 
 
 def clock(moment: str | None) -> str:
