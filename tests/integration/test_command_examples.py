@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = {command.words: command.example for command in commands()}
 NOT_RUN = {
+    "top": "needs a terminal; tests/system/terminal runs it on one",
     "bench": "takes minutes; tests/integration/test_bench.py runs a small one",
     "install": "needs root; tests/system/systemd installs it",
     "uninstall": "needs root; tests/system/systemd does it",
