@@ -123,3 +123,13 @@ def test_every_command_that_is_shown_exists_with_its_options(page: str, line: st
         elif hasattr(command, "commands"):
             assert set(word.split("/")) <= command.commands.keys(), f"{page}: {line}: there is no {word}"
             command = command.commands[word.partition("/")[0]]
+
+
+NAMED = sorted(
+    {name for page in pages() for name in re.findall(r"\btests/[\w/.]*\w", page.read_text(encoding="utf-8"))}
+)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_test_that_is_named_exists(name: str) -> None:
+    assert (ROOT / name).exists()
