@@ -31,6 +31,11 @@ class Shell:
         assert process.returncode == 0, f"{text}\n{out}{err}"
         return out
 
+    def stop(self) -> None:
+        """Stop the daemons that were started here."""
+        for each in Path(self.environment["RUNTIME_DIR"]).glob("*.sock"):
+            self(f"workerctl stop --now --name {each.stem}")
+
     def endless(self, command: str, sign: str) -> None:
         """Run a command that goes on until it is interrupted, until it has printed this; it ends then as it should."""
         with self._bash(f"exec {command}", {}, stderr=subprocess.STDOUT) as process:

@@ -66,10 +66,9 @@ async def shell(dsn: str, tmp_path: Path, db: DB) -> AsyncIterator[Shell]:
     (home / "myapp" / "tasks.py").write_text(TASKS)
     places = {"STATE_DIR": "state", "RUNTIME_DIR": "run", "LOG_DIR": "log"}
     settings = {"DATABASE_URL": dsn, "TASKS": "myapp.tasks", "NODE_NAME": "web-1", "HEARTBEAT_INTERVAL": "0.5"}
-    yield Shell(home, settings | {name: str(tmp_path / place) for name, place in places.items()})
-    await asyncio.to_thread(
-        Shell(home, settings | {"RUNTIME_DIR": str(tmp_path / "run")}), "workerctl stop --now || true"
-    )
+    opened = Shell(home, settings | {name: str(tmp_path / place) for name, place in places.items()})
+    yield opened
+    await asyncio.to_thread(opened.stop)
     for role in ("enqueue", "work", "operate", "read"):
         if await db.fetchval("SELECT to_regrole($1) IS NOT NULL", f"shop_{role}"):
             await db.execute(f"DROP OWNED BY shop_{role}; DROP ROLE shop_{role}")
