@@ -16,7 +16,7 @@ class Jobs(Table):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "select_cursor", "Show", key_display="⏎")]
     COLUMNS = (
-        Column("job", 9), Column("task", share=2), Column("state", 10), Column("try", 4, right=True), Column(" when", 10),
+        Column("job", 9), Column("task", share=2), Column("state", 10), Column("#", 4, right=True), Column(" when", 10),
         Column("error", share=4),
     )  # fmt: skip
 
