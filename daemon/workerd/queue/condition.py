@@ -17,11 +17,13 @@ _ROWS = r"""
     FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
     WHERE s.schemaname = 'workerd' AND s.relname NOT LIKE 'history\_%' ORDER BY s.relname
 """
-# Dead rows stay while a snapshot may see them, whoever holds it: a session of this database, or a prepared transaction.
+# Dead rows stay while a snapshot may see them, whoever holds it: a session of this database, or a prepared transaction. An autovacuum of
+# a large table may take hours, and holds none back.
 _OLDEST = """
     WITH held AS (
         SELECT xact_start AS since, backend_xmin IS NOT NULL OR backend_xid IS NOT NULL AS sees FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+            AND backend_type IS DISTINCT FROM 'autovacuum worker'
         UNION ALL SELECT prepared, true FROM pg_prepared_xacts WHERE database = current_database())
     SELECT coalesce(extract(epoch FROM now() - min(since)), 0)::float8,
         coalesce(extract(epoch FROM now() - min(since) FILTER (WHERE sees)), 0)::float8 FROM held

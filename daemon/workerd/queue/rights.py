@@ -17,15 +17,15 @@ _GRANT = re.compile(
 _PRIVILEGE = re.compile(r"(\w+)(?: \(([^)]*)\))?")
 _NEEDED_BY = ("{prefix}_work", "{prefix}_enqueue")  # the first is a member of the second
 _OPTIONAL = ("MAINTAIN",)  # from PostgreSQL 17 on
-# A function is named without its arguments: there is one of each name.
+# A function is named without its arguments: there is one of each name. What is not there at all is no matter of rights.
 _LACKED = """
     SELECT DISTINCT privilege, object FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS n(kind, object, privilege, col)
     WHERE NOT coalesce(CASE kind
-        WHEN 'SCHEMA' THEN has_schema_privilege(object, privilege)
-        WHEN 'SEQUENCE' THEN has_sequence_privilege(object, privilege)
-        WHEN 'FUNCTION' THEN has_function_privilege(object::regproc::oid, privilege)
-        WHEN 'COLUMN' THEN has_column_privilege(object, col, privilege)
-        ELSE has_table_privilege(object, privilege) END, true)
+        WHEN 'SCHEMA' THEN has_schema_privilege(to_regnamespace(object)::oid, privilege)
+        WHEN 'SEQUENCE' THEN has_sequence_privilege(to_regclass(object)::oid, privilege)
+        WHEN 'FUNCTION' THEN has_function_privilege(to_regproc(object)::oid, privilege)
+        WHEN 'COLUMN' THEN has_column_privilege(to_regclass(object)::oid, col, privilege)
+        ELSE has_table_privilege(to_regclass(object)::oid, privilege) END, true)
     ORDER BY 2, 1
 """
 
