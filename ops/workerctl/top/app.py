@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from workerctl.top.table import Table
 
 EVERY = 1.0  # seconds between two looks
+# A look may take one part in so many of the time, and this many seconds at most lie between two: counting long queues takes a while.
+SHARE, SLOWEST = 10, 5.0
 
 
 class Top(App[None]):
@@ -79,8 +82,9 @@ class Top(App[None]):
     @work
     async def _again(self, look: Callable[[], Awaitable[None]]) -> None:
         while True:
+            began = monotonic()
             await look()
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(max(EVERY, min(SLOWEST, SHARE * (monotonic() - began))))
 
     async def _look_at_daemon(self) -> None:
         trouble = ""
