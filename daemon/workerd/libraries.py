@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from workerd.redact import MASK, addresses
+from workerd.redact import MASK, addresses, masked
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -36,4 +36,8 @@ def read(
 
 def shown(name: str, value: str) -> str:
     """The value for people."""
-    return MASK if any(part in name for part in SECRET) else addresses(value)
+    if any(part in name for part in SECRET):
+        return MASK
+    return (
+        masked(value) if value.startswith(("http://", "https://")) else addresses(value)
+    )  # a key may stand in an address
