@@ -425,7 +425,15 @@ async def test_a_schema_of_another_version_is_the_only_finding(lonely: Place, gi
 
 async def test_a_database_without_the_schema_is_the_only_finding(empty_dsn: str, given: Callable[..., None]) -> None:
     given(DATABASE_URL=empty_dsn)
-    _is(await worse(), "schema", "problem", "there is none", "workerctl db upgrade")
+    _is(await worse(), "schema", "warning", "there is none yet", "workerctl db upgrade")
+
+
+async def test_an_embedded_database_that_is_not_made_yet_is_neither_made_nor_missed(
+    tmp_path: Path, given: Callable[..., None]
+) -> None:
+    given(DATABASE_URL="", STATE_DIR=str(tmp_path / "state"))
+    assert await worse() == await worse(thorough=False) == []
+    assert not (tmp_path / "state").exists()
 
 
 async def test_a_role_that_may_not_even_look_is_the_only_finding(place: Place, given: Callable[..., None]) -> None:

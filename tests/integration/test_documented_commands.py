@@ -57,7 +57,7 @@ async def test_readme(shell: Shell) -> None:
 
 
 async def test_first_steps(tmp_path: Path, dsn: str) -> None:
-    """From nothing: on an embedded PostgreSQL, then on another database."""
+    """On an embedded PostgreSQL that has the jobs of the README already, then on another database."""
     runtime = str(tmp_path / "run")
     shell = Shell(
         tmp_path, {"STATE_DIR": str(tmp_path / "state"), "RUNTIME_DIR": runtime, "LOG_DIR": str(tmp_path / "log")}
@@ -65,6 +65,10 @@ async def test_first_steps(tmp_path: Path, dsn: str) -> None:
     init, start, look, change, wrong, own = (b.text for b in _of("first-steps.md", "sh") if b.run)
     task, script = (b.text for b in _of("first-steps.md", "python"))
     try:
+        tasks, quick_start = (block.text for block in blocks(ROOT / "README.md") if block.run)
+        (tmp_path / "tasks.py").write_text(tasks)
+        await asyncio.to_thread(shell, quick_start)
+        (tmp_path / "tasks.py").unlink()
         assert task in await asyncio.to_thread(shell, init)
         await asyncio.to_thread(shell, start)
         assert "Hello Ada" in await asyncio.to_thread(shell, look)

@@ -69,7 +69,7 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        line = f"{moment} {record.levelname:<8}{_within(record)}{record.getMessage()}"
+        line = f"{moment} {record.levelname:<7} {_within(record)}{record.getMessage()}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         line = self._redactor(line)

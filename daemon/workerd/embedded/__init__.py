@@ -6,6 +6,6 @@ directory, and is stopped by `workerctl stop` when nothing else is connected.
 
 from __future__ import annotations
 
-from workerd.embedded.cluster import is_running, start, stop_if_unused
+from workerd.embedded.cluster import is_made, is_running, start, stop_if_unused
 
-__all__ = ["is_running", "start", "stop_if_unused"]
+__all__ = ["is_made", "is_running", "start", "stop_if_unused"]

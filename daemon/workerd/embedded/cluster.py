@@ -64,6 +64,11 @@ def start(state_dir: Path) -> str:
     return _dsn(place)
 
 
+def is_made(state_dir: Path) -> bool:
+    """Whether this state directory has a cluster; the first start makes it."""
+    return locate(state_dir).data.exists()
+
+
 def is_running(state_dir: Path) -> bool:
     """Whether the cluster of this state directory answers."""
     return answers(locate(state_dir))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from workerctl.doctor import errors, fleet, pooler, schema, server, sessions
-from workerctl.doctor.finding import Finding, failed, from_error, warning
+from workerctl.doctor.finding import Finding, failed, from_error, ok, warning
 from workerctl.doctor.ground import PATIENCE, Ground
+from workerd import embedded
 from workerd.errors import DatabaseError
 from workerd.locate import locate
 from workerd.queue.database import CONNECTION_ERRORS
@@ -39,6 +40,8 @@ QUEUE: Mapping[str, Look] = {
 
 async def database(settings: Settings, *, thorough: bool) -> list[Finding]:
     """All that is found; a database that cannot be reached, or answers no more, is one finding and the last one."""
+    if settings.database_url is None and not embedded.is_made(settings.state_dir):
+        return [ok("database", "embedded, made at the first start")]
     found: list[Finding] = []
     try:
         ground = Ground(settings, await asyncio.to_thread(locate, settings))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workerctl.doctor.finding import Finding, ok, warning
+from workerctl.doctor.finding import Finding, counted, ok, warning
 from workerd.queue import failures, inspect
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ async def errors(ground: Ground) -> list[Finding]:
     tasks = await inspect.tasks(ground.connection, HOURS)
     failing = [each for each in tasks if is_failing(each["succeeded"], each["failed"], each["retried"])]
     if not failing:
-        return [ok("errors", f"{sum(each['failed'] for each in tasks):,} jobs failed within the last hour")]
+        return [ok("errors", f"{counted(sum(each['failed'] for each in tasks), 'job')} failed within the last hour")]
     seen = await failures.failures(ground.connection, HOURS, None)
     return [_failing(task, [each for each in seen if each["task"] == task["task"]]) for task in failing]
 

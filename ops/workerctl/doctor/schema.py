@@ -25,8 +25,11 @@ async def version(ground: Ground) -> list[Finding]:
     if current > latest:
         found = f"it has version {current}, this program knows {latest}"
         return [problem("schema", found, "upgrade workerd on this host")]
+    if not current:
+        advice = "the first start of a daemon makes it, or `workerctl db upgrade` as its owner"
+        return [warning("schema", "there is none yet", advice)]
     if current < latest:
-        found = f"it has version {current}, this program needs {latest}" if current else "there is none"
+        found = f"it has version {current}, this program needs {latest}"
         return [problem("schema", found, "run `workerctl db upgrade` as its owner, or start a daemon, which does")]
     return [ok("schema", f"version {current}")]
 

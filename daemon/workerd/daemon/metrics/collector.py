@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -118,7 +119,7 @@ class _Collector:
         free = GaugeMetricFamily("workerd_disk_free_bytes", "Room for what the daemon writes", labels=("directory",))
         size = GaugeMetricFamily("workerd_disk_size_bytes", "Size of the disk it lies on", labels=("directory",))
         for name, directory in (("state", self._settings.state_dir), ("log", self._settings.log_dir)):
-            disk = psutil.disk_usage(str(_existing(directory)))
+            disk = _disk(directory)
             free.add_metric((name,), disk.free)
             size.add_metric((name,), disk.total)
         yield free
@@ -151,9 +152,12 @@ class _Collector:
         yield from (nodes, dead_rows, transaction, snapshot)
 
 
-def _existing(directory: Path) -> Path:
-    """The directory, or the nearest one above it that is there: it may not have been needed yet."""
-    return next(each for each in (directory, *directory.parents) if each.exists())
+def _disk(directory: Path) -> Any:
+    """Of the directory, or of the nearest one above it that can be looked at: it may not have been needed yet."""
+    for each in (directory, *directory.parents):
+        with contextlib.suppress(OSError):
+            return psutil.disk_usage(str(each))
+    raise FileNotFoundError(directory)
 
 
 def _cumulative(histogram: list[int]) -> list[tuple[str, float]]:
