@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dotenv import dotenv_values
 from pydantic import ValidationError
 
-from workerd import credentials, libraries
+from workerd import credentials, libraries, settings_file
 from workerd.errors import ConfigError
 from workerd.redact import is_secret, masked
 from workerd.settings import Settings
@@ -62,7 +61,7 @@ def load(
     """
     environ = os.environ if environ is None else environ
     path = file or Path(".env")
-    entries = _file_entries(path, required=file is not None)
+    entries, warnings = settings_file.read(path, required=file is not None)
     layers = [
         ({k.upper().replace("-", "_"): v for k, v in (flags or {}).items()}, "flag", True),
         (dict(environ), "environment", False),
@@ -81,14 +80,14 @@ def load(
     except ValidationError as error:
         raise ConfigError(*_problems(error, values, sources)) from None
     others = libraries.read(environ, entries, path, _KNOWN)
-    return Configuration(settings, sources, _near_misses(entries, path), others)
+    return Configuration(settings, sources, [*warnings, *_near_misses(entries, path)], others)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Give a parser one `--flag` for every setting and alias."""
     for name, info in Settings.model_fields.items():
         milliseconds = _extra(name)["milliseconds"]
-        flags = {key: "--" + key.lower().replace("_", "-") for key in names(name)}
+        flags = {key: _flag(key) for key in names(name)}
         text = (info.description or "").replace("%", "%%")
         plain = [flag for key, flag in flags.items() if key not in milliseconds]
         parser.add_argument(*plain, dest=name, metavar="VALUE", help=text)
@@ -96,6 +95,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(
                 flags[key], dest=name, metavar="MS", type=_in_milliseconds, help=f"{text}, in milliseconds"
             )
+
+
+def all_flags() -> list[str]:
+    """The flags of all settings and aliases."""
+    return [_flag(key) for key in _KNOWN]
 
 
 def flags_of(namespace: argparse.Namespace) -> dict[str, str]:
@@ -125,6 +129,10 @@ def _extra(name: str) -> dict[str, Any]:
     return extra
 
 
+def _flag(key: str) -> str:
+    return "--" + key.lower().replace("_", "-")
+
+
 _KNOWN = tuple(key for name in Settings.model_fields for key in names(name))
 
 
@@ -137,7 +145,7 @@ def _found(name: str, layers: list[tuple[dict[str, str], str, bool]]) -> Iterato
             if text is None or (text == "" and source != "flag") or (not plain and key in NOT_FROM_ENVIRONMENT):
                 continue
             shown = (
-                f"--{key.lower().replace('_', '-')}"
+                _flag(key)
                 if source == "flag"
                 else f"{key} in {source}"
                 if source != "environment"
@@ -149,17 +157,6 @@ def _found(name: str, layers: list[tuple[dict[str, str], str, bool]]) -> Iterato
 def _in_milliseconds(text: str) -> str:
     """A bare number with its unit; what has one already keeps it."""
     return f"{text.strip()}ms" if re.fullmatch(r"\s*\d+(\.\d+)?\s*", text) else text
-
-
-def _file_entries(path: Path, *, required: bool) -> dict[str, str]:
-    try:
-        if not path.is_file():
-            if required:
-                raise ConfigError(f"the settings file {path} does not exist (named by --config)")
-            return {}
-        return {key: value for key, value in dotenv_values(path).items() if value is not None}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the settings file {path} cannot be read: {error}") from error
 
 
 def _problems(error: ValidationError, values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[str]:

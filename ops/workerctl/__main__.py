@@ -33,11 +33,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:  # a full disk, a terminal that has gone, a directory in place of a file
         code = 0 if isinstance(error, BrokenPipeError) else _fail((str(error),), FAILED)
         _drop_output()
-    except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # the reader has gone: nothing more to say at exit
-        code = 0
     sys.exit(code)
 
 
@@ -54,13 +49,15 @@ def _run(words: list[str]) -> int:
             return _fail(("nothing was done",), FAILED)
         if type(error).__module__.startswith("asyncpg"):  # what the database refuses and nobody foresaw
             return _fail((f"the database refused it: {error}",), FAILED)
-        told = getattr(error, "format_message", None)  # what typer raises for wrong usage
-        if told is None:
+        if not hasattr(error, "format_message"):  # what typer raises for wrong usage has it
             raise
-        if str(told()).startswith("Usage:"):  # a group without a command: its help
-            sys.stderr.write(f"{told()}\n")
+        from workerctl.usage import told
+
+        text = told(error)
+        if text.startswith("Usage:"):  # a group without a command: its help
+            sys.stderr.write(f"{text}\n")
             return USAGE
-        return _fail((" ".join(str(told()).split()) + " (see workerctl --help)",), USAGE)
+        return _fail((f"{text} (see workerctl --help)",), USAGE)
     return code if isinstance(code, int) else 0
 
 

@@ -34,7 +34,7 @@ app = typer.Typer(
 
 for group in (daemon, dev, status, stats, logs, enqueue, setup, doctor, install, bench, manager, top):
     for command in group.commands:
-        app.command(context_settings=getattr(command, "context_settings", None))(command)
+        app.command(cls=getattr(command, "cls", None))(command)
 app.add_typer(jobs.app, name="jobs", help="List, show, retry, cancel, delete and await jobs.")
 app.add_typer(limits.app, name="limits", help="Rates and concurrency of queues and tasks.")
 app.add_typer(schedules.app, name="schedules", help="What is enqueued again and again.")

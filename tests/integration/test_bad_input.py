@@ -39,6 +39,14 @@ NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
         (("scale", "0"), 2, "allowed is 1 to 10000"),
         (("scale", "-1"), 2, "allowed is 1 to 10000"),
         (("scale", "100000"), 2, "allowed is 1 to 10000"),
+        (("start", "--frobnicate"), 2, "No such option: --frobnicate"),
+        (("start", "--taks", "tasks"), 2, "No such option: --taks. Did you mean --tasks?"),
+        (("start", "--worker", "3"), 2, "No such option: --worker. Did you mean --workers?"),
+        (("restart", "--worker", "3"), 2, "Did you mean --workers?"),
+        (("scale", "3", "--runtme", "local"), 2, "Did you mean --runtime?"),
+        (("run", "--taks", "tasks"), 2, "Did you mean --tasks?"),
+        (("dev", "--taks", "tasks"), 2, "Did you mean --tasks?"),
+        (("install",), 2, "Missing argument 'TARGET': systemd, logrotate, supervisor, pm2, docker or kubernetes"),
         (("start", "--workers", "many"), 2, "WORKERS='many'"),
         (("start", "--poll-interval", "5000"), 2, "milliseconds?"),
         (("start", "--tasks", "no.such.module"), 1, "no module no.such.module"),
@@ -85,6 +93,18 @@ async def test_one_bad_line_among_many_enqueues_none(ctl: Ctl, db: DB) -> None:
     done = ctl("enqueue", "echo", "-", stdin='{"value": 1}\n{oops\n{"value": 2}\n')
     assert (done.returncode, "line 2 is not JSON" in done.stderr) == (2, True)
     assert await db.fetchval("SELECT count(*) FROM workerd.job") == 0
+
+
+def test_a_manager_that_cannot_listen_says_where_and_why(ctl: Ctl) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = ctl("manager", "--port", str(port))
+    said = f"workerctl: the manager cannot listen on 127.0.0.1:{port}: address already in use (--port, MANAGER_PORT)\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+    assert ctl("tokens", "create", "--scope", "read", "someone").returncode == 0
+    done = ctl("manager", "--host", "192.0.2.1", "--port", str(port))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"cannot listen on 192.0.2.1:{port}: cannot assign requested address (--host, MANAGER_HOST)" in done.stderr
 
 
 def test_a_socket_that_somebody_else_holds_is_left_alone(ctl: Ctl, tmp_path: Path) -> None:

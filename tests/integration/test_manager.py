@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import asyncpg
     from fastapi import FastAPI
 
+    from tests.manager_process import ManagerProcess
     from tests.support import Ctl
     from workerd import Queue
     from workerd.settings import Settings
@@ -232,6 +233,11 @@ async def test_it_does_not_listen_for_others_while_there_is_no_token(queue: Queu
 
 
 # jobs
+
+
+async def test_it_says_where_it_is_once_it_listens(manager: ManagerProcess) -> None:
+    await manager.stop()
+    assert manager.log.read_text() == f"{manager.url}\n"
 
 
 async def test_a_job_is_enqueued_run_and_shown(settings: Settings, operator: httpx.AsyncClient, db: DB) -> None:

@@ -102,6 +102,16 @@ def test_a_key_that_looks_misspelt_is_warned_about(directory: Path, written: str
     assert config.load(environ={}).warnings == [f".env: {written} is no setting, did you mean {meant}?"]
 
 
+def test_a_line_that_is_no_entry_is_warned_about_with_its_number_and_nothing_else_says_so(
+    directory: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (directory / ".env").write_text('# ours\n\nWORKERS: 3\nMAX_RETRIES=7\n\n=x\n\nPROSE\nTWO="a\nb"\nNAME="w" x\n')
+    loaded = config.load(environ={})
+    assert loaded.warnings == [f".env: line {number} is not KEY=VALUE" for number in (3, 6, 8, 11)]
+    assert (loaded.settings.max_retries, loaded.settings.name) == (7, "worker")
+    assert (caplog.text, *capfd.readouterr()) == ("", "", "")
+
+
 def test_no_setting_looks_like_a_misspelling_of_another(directory: Path) -> None:
     keys = {key for name in config.Settings.model_fields for key in config.names(name)}
     (directory / ".env").write_text("".join(f"{key}=\nWORKERD_{key}=\n" for key in keys))

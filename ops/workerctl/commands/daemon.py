@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workerctl import context, render
+from workerctl.usage import Counting
 
 if TYPE_CHECKING:
     from workerctl.runtimes.runtime import Runtime
     from workerd.config import Settings
-
-LOOSE = {"ignore_unknown_options": True}  # so that -1 reaches the check of N
 
 
 def _count(text: str | None, option: str | None) -> None:
@@ -182,7 +181,7 @@ def scale(
     render.say(f"{chosen.settings.name} ({chosen.name}): {chosen.scale(chosen.settings.workers)}")
 
 
-start.context_settings = LOOSE  # type: ignore[attr-defined] # read by the command table
-scale.context_settings = LOOSE  # type: ignore[attr-defined]
-restart.context_settings = LOOSE  # type: ignore[attr-defined]
+start.cls = Counting  # type: ignore[attr-defined] # read by the command table
+scale.cls = Counting  # type: ignore[attr-defined]
+restart.cls = Counting  # type: ignore[attr-defined]
 commands = (start, stop, restart, reload, run, scale)

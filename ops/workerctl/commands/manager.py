@@ -39,7 +39,6 @@ async def _serve(host: str, port: int, patience: float | None) -> None:
     async with context.session() as (connection, direct):
         await migrate.upgrade(connection)
     async with context.queue(pool_size=POOL, upgrade=False) as queue:
-        render.say(f"http://{host}:{port}")
         settings = context.settings()
         name = f"{settings.node}-stand-in"
         stand_in = None if patience is None else StandIn(queue, name, context.flags(), patience)

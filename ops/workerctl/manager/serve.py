@@ -11,6 +11,7 @@ import uvicorn
 
 from workerctl import render
 from workerctl.manager.app import create_app
+from workerctl.manager.listener import listen, place
 from workerd.daemon.notify import Supervisor
 from workerd.errors import ConfigError
 from workerd.maintenance.census import Census
@@ -42,7 +43,11 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
-        self._supervisor.ready(f"http://{self.config.host}:{self.config.port}")
+        url = f"http://{place(self.config.host, self.config.port)}"
+        self._supervisor.ready(url)
+        render.say(url)
+        if sys.stdout.isatty():
+            render.say(f"log in once at {url}{self._state.once.offer()}")
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         self._supervisor.stopping()
@@ -62,25 +67,27 @@ class Server(uvicorn.Server):
 async def serve(
     queue: Queue, direct: str, settings: Settings, host: str, port: int, stand_in: StandIn | None = None
 ) -> None:
-    """Serve until told to stop, and lead the fleet where no node does. Raises ConfigError beyond loopback while there is no token."""
+    """Serve until told to stop, and lead the fleet where no node does.
+
+    Raises ConfigError beyond loopback while there is no token, WorkerdError when it cannot listen there.
+    """
     async with queue.connection() as connection:
         guarded = any(not token.revoked for token in await tokens.every(connection))
     if not guarded and not _is_loopback(host):
         raise ConfigError(
             f"--host is {host}, which others can reach, and there is no token yet: `workerctl tokens create --scope operate NAME` first"
         )
+    listener = listen(host, port)
     app = create_app(queue, direct)
     config = uvicorn.Config(
         app, host=host, port=port, loop="uvloop", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=DRAIN,
     )  # fmt: skip
-    if sys.stdout.isatty():
-        render.say(f"log in once at http://{host}:{port}{app.state.once.offer()}")
     leader = Leader(direct, settings, {}, f"worker manager {settings.node} maintenance", Census(), lambda: NOBODY)
     besides = [asyncio.create_task(leader.run(), name="leader")]
     if stand_in is not None:
         besides.append(asyncio.create_task(stand_in.run(), name="stand-in"))
-    await Server(config, app, besides).serve()
+    await Server(config, app, besides).serve([listener])
 
 
 def _is_loopback(host: str) -> bool:
