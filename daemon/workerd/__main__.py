@@ -64,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     def load() -> Configuration:
         return config.load(given, arguments.config, environment)
 
-    launch = Launch(sys.argv[1:] if argv is None else argv, load, environment)
+    flags = {**config.moved_flags(environment), **given}
+    words = sys.argv[1:] if argv is None else argv
+    launch = Launch(words, load, environment, flags=flags, file=arguments.config)
     try:
         _run(load(), launch, inheritance)
     except WorkerdError as error:

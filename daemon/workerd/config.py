@@ -26,6 +26,7 @@ __all__ = ["Configuration", "Settings", "add_flags", "flags_of", "load"]
 
 # Set for systemd's own purposes, or by other programs with another meaning: taken from flags, files and WORKERD_NAME only.
 NOT_FROM_ENVIRONMENT = frozenset({"NAME", "QUEUE_NAME"})
+MOVED = "WORKERD_SECRET_FLAGS"  # names the settings that were given as flags and moved into the environment
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,18 @@ def command_line(flags: Mapping[str, str], file: Path | None) -> list[str]:
     Secrets are moved into the environment: a command line can be read by every user of the host.
     """
     shown = [f"--config={file}"] if file else []
-    for name, value in flags.items():
-        if is_secret(name) and value:
-            os.environ[f"WORKERD_{name.upper()}"] = value
-        else:
-            shown.append(f"--{name.replace('_', '-')}={value}")
-    return shown
+    moved = [name for name, value in flags.items() if is_secret(name) and value]
+    for name in moved:
+        os.environ[f"WORKERD_{name.upper()}"] = flags[name]
+    if moved:
+        os.environ[MOVED] = ",".join(moved)
+    return shown + [f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if name not in moved]
+
+
+def moved_flags(environ: Mapping[str, str]) -> dict[str, str]:
+    """The flags that `command_line` moved into this environment."""
+    names = environ.get(MOVED, "").split(",")
+    return {name: environ[key] for name in names if (key := f"WORKERD_{name.upper()}") in environ}
 
 
 def _extra(name: str) -> dict[str, Any]:

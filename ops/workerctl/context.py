@@ -61,6 +61,14 @@ def given(name: str) -> bool:
     return name in _flags
 
 
+def keep(flags: dict[str, str], file: Path | None) -> None:
+    """Take these settings where the command line says nothing else."""
+    global _file
+    for name, value in flags.items():
+        _flags.setdefault(name, value)
+    _file = _file or file
+
+
 def flags() -> list[str]:
     """The settings given on the command line, as flags for a `workerd` that inherits our environment, where its secrets then are."""
     from workerd import config

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from tests.support import ROOT, until
+from tests.support import ROOT, Ctl, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import asyncpg
-
-    from tests.support import Ctl
 
     DB = asyncpg.Connection[asyncpg.Record]
 
@@ -252,6 +251,44 @@ def test_restart_takes_new_code_and_settings(started: Ctl) -> None:
     assert started("restart", "2").returncode == 0
     after = started.json("status")
     assert (after["workers"], after["pid"] != before["pid"]) == (2, True)
+
+
+def test_restart_keeps_the_flags_of_the_start(ctl: Ctl) -> None:
+    def command_line() -> list[str]:
+        return psutil.Process(ctl.json("status")["pid"]).cmdline()[3:]
+
+    given = ("--tasks", "tests.child_handlers", "--monitor", "30", "--smtp-url", "smtp://ada:word@mail.example")
+    assert ctl("start", "4", *given).returncode == 0
+    first = command_line()
+    done = ctl("restart")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (sorted(command_line()), ctl.json("status")["workers"]) == (sorted(first), 4)
+    assert ctl("reload").returncode == 0
+    assert ctl("restart", "3", "--monitor", "20").returncode == 0
+    assert {"--workers=3", "--monitor=20", "--tasks=tests.child_handlers"} == set(command_line())
+    environment = psutil.Process(ctl.json("status")["pid"]).environ()
+    assert environment["WORKERD_SMTP_URL"] == "smtp://ada:word@mail.example"
+    assert ctl("stop").returncode == 0
+    assert ctl("restart").returncode == 0
+    assert command_line() == []
+
+
+def test_a_restart_in_another_folder_goes_by_its_settings(ctl: Ctl, tmp_path: Path) -> None:
+    assert ctl("start", "4", "--log-level", "DEBUG").returncode == 0
+    other = Ctl(ctl.environment, tmp_path)
+    (tmp_path / ".env").write_text("WORKERS=1\n")
+    done = other("restart")
+    assert (done.returncode, done.stderr) == (
+        0, f"workerctl: worker was started in {ctl.directory}: "
+        "what it was given there does not hold here: --log-level, --workers\n",
+    )  # fmt: skip
+    assert other.json("status")["workers"] == 1
+
+
+def test_a_restart_with_settings_that_cannot_be_used_stops_nothing(started: Ctl) -> None:
+    before = started.json("status")["pid"]
+    assert started("restart", "--drain-timeout", "never").returncode == 2
+    assert started.json("status")["pid"] == before
 
 
 def test_run_stays_in_the_foreground(ctl: Ctl) -> None:

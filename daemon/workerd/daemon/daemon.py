@@ -107,7 +107,7 @@ class Daemon:
         self._watchdog = Watchdog(
             self._link, self._backlog, self._workers, self._finisher, self._loop_watch, self._status
         )
-        verbs = Verbs(self._status, self._link, self._workers, self._departure, self._reload)
+        verbs = Verbs(self._status, self._link, self._workers, self._departure, self._reload, launch)
         self._metrics = MetricsServer(listener, Answers(self._collect, verbs.health, self._status))
         self._control = ControlServer(settings.socket_path, verbs.of_socket)
         self._audience = Audience(settings.progress_interval)

@@ -13,6 +13,7 @@ from workerd.settings import WORKERS_MAX
 if TYPE_CHECKING:
     from workerd.daemon.control import Handler
     from workerd.daemon.departure import Departure
+    from workerd.daemon.handover.launch import Launch
     from workerd.daemon.link import Link
     from workerd.daemon.reload import Reload
     from workerd.daemon.status import Status
@@ -24,12 +25,15 @@ log = logging.getLogger(__name__)
 class Verbs:
     """Each takes the request and returns the answer; WorkerdError is a refusal."""
 
-    def __init__(self, status: Status, link: Link, workers: Workers, departure: Departure, reload: Reload) -> None:
+    def __init__(
+        self, status: Status, link: Link, workers: Workers, departure: Departure, reload: Reload, launch: Launch
+    ) -> None:  # fmt: skip
         self._status = status
         self._link = link
         self._workers = workers
         self._departure = departure
         self._reload = reload
+        self._launch = launch
 
     @property
     def of_orders(self) -> dict[str, Handler]:
@@ -42,10 +46,16 @@ class Verbs:
 
     @property
     def of_socket(self) -> dict[str, Handler]:
-        return {"status": self._report, "health": self._health, "reload": self._hand_over, **self.of_orders}
+        own = {"status": self._report, "health": self._health, "launch": self._told, "reload": self._hand_over}
+        return {**own, **self.of_orders}
 
     async def _report(self, _request: dict[str, Any]) -> dict[str, Any]:
         return {**self._status.report(), **self._reload.state()}
+
+    async def _told(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request["uid"] not in (0, os.getuid()):
+            raise ConfigError("what the daemon was started with has secrets: its own user and root may ask")
+        return self._launch.told()
 
     async def _health(self, _request: dict[str, Any]) -> dict[str, Any]:
         state, stuck, connected = self._status.state, self._status.stuck, self._link.ready.is_set()

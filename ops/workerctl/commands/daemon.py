@@ -120,8 +120,12 @@ def restart(
 ) -> None:
     """Drain and stop the daemon, then start it; starts it when it did not run.
 
+    A running local daemon keeps the flags it was started with; flags given now win, N changes the number alone. Files and environment
+    are read anew. In another folder than it was started in, nothing is kept: that folder's settings are in force.
+
     Example: workerctl restart 8
     """
+    from workerctl.commands import started
     from workerd.errors import WorkerdError
 
     _count(n, None)
@@ -131,6 +135,8 @@ def restart(
         raise WorkerdError(
             f"{chosen.settings.name} is {keeper.name}'s: `{keeper.order('restart')}`, or `workerctl reload`, which interrupts nothing"
         )
+    if started.keep(chosen):
+        chosen = context.runtime(runtime)
     _stop(chosen, None, now=False)
     _start(chosen)
 

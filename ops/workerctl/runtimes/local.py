@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workerctl import control, log_files
-from workerctl.runtimes.runtime import Log, Runtime
+from workerctl.runtimes.runtime import Launched, Log, Runtime
 from workerd.daemon import pidfile
 from workerd.errors import ConfigError, NotRunning, WorkerdError
 
@@ -43,6 +43,14 @@ class Local(Runtime):
 
         pid = self._pid
         return None if pid is None else keeper_of(pid)
+
+    def launch(self) -> Launched | None:
+        try:
+            told = control.ask(self.settings.socket_path, "launch")
+        except NotRunning:
+            return None
+        file = told["config"]
+        return Launched(Path(told["directory"]), told["flags"], None if file is None else Path(file))
 
     def start(self, count: int | None) -> None:
         # the number stands among the flags

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from workerctl.runtimes.keeper import Keeper
     from workerd.config import Settings
@@ -20,6 +21,15 @@ class Log:
     last: list[str]
     new: Iterator[str]
     missing: str = ""  # why there is none at all, where that is so
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What a daemon was started with: settings by flags, with secrets, and the file that `--config` named."""
+
+    directory: Path  # where
+    flags: dict[str, str]
+    file: Path | None
 
 
 class Runtime(ABC):
@@ -45,6 +55,10 @@ class Runtime(ABC):
 
     def keeper(self) -> Keeper | None:
         """Another program that keeps the running daemon running, where there is one."""
+        return None
+
+    def launch(self) -> Launched | None:
+        """What the running daemon was started with, where flags may have given it settings; None where they did not."""
         return None
 
     @abstractmethod

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workerd.daemon.children.process import NOT_INHERITED
 from workerd.daemon.parent import SUCCEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from workerd.config import Configuration
 
@@ -28,7 +28,17 @@ class Launch:
     arguments: Sequence[str]
     load: Callable[[], Configuration]
     environment: dict[str, str]
-    directory: Path = field(default_factory=lambda: _working_directory())
+    directory: Path = field(default_factory=lambda: working_directory())
+    flags: Mapping[str, str] = field(default_factory=dict)  # settings by name, secrets too
+    file: Path | None = None  # named by --config
+
+    def told(self) -> dict[str, Any]:
+        """What a restart needs to keep the flags. It has secrets."""
+        return {
+            "directory": str(self.directory),
+            "flags": dict(self.flags),
+            "config": None if self.file is None else str(self.file),
+        }
 
     def renewed(self, environment: dict[str, str]) -> Launch:
         """The same with the environment that our supervisor gives its processes now; what concerns this very process stays."""
@@ -48,7 +58,7 @@ class Launch:
         )
 
 
-def _working_directory() -> Path:
+def working_directory() -> Path:
     """Where we were started, by the name that was given: a link may lead to another release by now."""
     named = Path(os.environ.get("PWD", ""))
     here = Path.cwd()
