@@ -38,7 +38,7 @@ class Arguments:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TaskError(f"task {self._task}: {error}") from error
+            raise TaskError(f"task {self._task}: {self._said(error, kwargs)}") from error
         named = dict(bound.arguments)
         if self._others is not None:
             named.update(named.pop(self._others, {}))
@@ -61,8 +61,15 @@ class Arguments:
         try:
             self.signature.bind(**payload)
         except TypeError as error:
-            return str(error)
+            return self._said(error, payload)
         return ""
+
+    def _said(self, error: TypeError, given: Mapping[str, Any]) -> str:
+        """Python names the first mistake alone: a misspelt argument is seen as missing, not as unknown."""
+        unknown = ", ".join(repr(name) for name in given if name not in self._known)
+        if not unknown or self._others is not None or "unexpected keyword" in str(error):
+            return str(error)
+        return f"{error}, and there is no argument {unknown}"
 
     def _each(self, payload: Mapping[str, Any], convert: Callable[[Argument, str, Any], Any]) -> Mapping[str, Any]:
         changed = {}

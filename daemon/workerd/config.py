@@ -27,6 +27,15 @@ __all__ = ["Configuration", "Settings", "add_flags", "flags_of", "load"]
 # Set for systemd's own purposes, or by other programs with another meaning: taken from flags, files and WORKERD_NAME only.
 NOT_FROM_ENVIRONMENT = frozenset({"NAME", "QUEUE_NAME"})
 MOVED = "WORKERD_SECRET_FLAGS"  # names the settings that were given as flags and moved into the environment
+# Plain words for what pydantic says to programmers; NAME alone has a pattern.
+_WORDS = {
+    "bool_parsing": "has to be true or false",
+    "float_parsing": "has to be a number",
+    "int_parsing": "has to be a whole number",
+    "int_parsing_size": "has to be a whole number of fewer digits",
+    "string_pattern_mismatch": "has to be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit",
+    "too_short": "has to name at least one",
+}
 
 
 @dataclass(frozen=True)
@@ -171,7 +180,8 @@ def _problems(error: ValidationError, values: Mapping[str, Any], sources: Mappin
         name = str(each["loc"][0])
         text = str(values.get(name, ""))
         value = masked(text) if is_secret(name) else text
-        reason = each["msg"].removeprefix("Value error, ").replace("Input should be", "has to be")
+        said = _WORDS.get(each["type"], each["msg"])
+        reason = said.removeprefix("Value error, ").replace("Input should be", "has to be")
         yield f"{name.upper()}={value!r}: {reason[:1].lower() + reason[1:]} ({sources[name]})"
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MANIFEST, QUEUE, ATTACHMENTS = "manifest.json", "queue.sql", "attachments"
 STALE = 86400.0  # seconds after which what an interrupted backup left behind is removed
 
+_BEGIN = b"PK"  # of any zip; a file that was cut off may have less
 _NAME = re.compile(r"workerd-\d{8}T\d{6}Z\.zip")
 _PARTIAL = ".workerd-*.partial"
 
@@ -76,7 +77,13 @@ def retain(folder: Path, count: int) -> list[Path]:
 
 @contextmanager
 def read(path: Path) -> Iterator[ZipFile]:
-    """An archive of which every byte was checked. Raises BackupError when it is none, or damaged."""
+    """An archive of which every byte was checked. Raises BackupError when there is none, it is something else, or damaged."""
+    if not path.is_file():
+        raise BackupError(f"there is no file {path}")
+    with path.open("rb") as file:
+        begin = file.read(len(_BEGIN))
+    if not _BEGIN.startswith(begin):
+        raise BackupError(f"{path} is no backup of workerd")
     try:
         with ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -86,7 +93,7 @@ def read(path: Path) -> Iterator[ZipFile]:
     except (BadZipFile, zlib.error, EOFError):
         damaged = "its end"
     raise BackupError(
-        f"{path} is damaged at {damaged}: take another backup" if damaged else f"{path} is no backup of a queue"
+        f"{path} is damaged at {damaged}: take another backup" if damaged else f"{path} is no backup of workerd"
     )
 
 

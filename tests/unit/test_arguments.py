@@ -135,6 +135,7 @@ def test_a_payload_of_another_program_is_checked_before_the_handler_runs() -> No
     assert handler.arguments.restored({"path": "x", "at": None}) == {"path": "x", "at": None}
     refused: list[tuple[dict[str, Any], str]] = [
         ({}, r"the payload does not fit handler\(path: .*missing a required argument: 'path'"),
+        ({"paht": "x"}, "missing a required argument: 'path', and there is no argument 'paht'"),
         ({"path": "x", "nope": 1}, "got an unexpected keyword argument 'nope'"),
         ({"path": 1}, "argument path: Input should be a valid string"),
         ({"path": "x", "at": 12.5}, "argument at: Input should be a valid datetime"),

@@ -113,6 +113,7 @@ def test_a_payload_holds_the_arguments_by_their_names() -> None:
     ("args", "kwargs", "says"),
     [
         ((), {}, "missing a required argument: 'a'"),
+        ((), {"aa": 1, "d": 2}, "missing a required argument: 'a', and there is no argument 'aa', 'd'$"),
         ((1, 2, 3), {}, "too many positional arguments"),
         ((1,), {"a": 2}, "multiple values for argument 'a'"),
         ((1,), {"nonsense": 2}, "got an unexpected keyword argument 'nonsense'"),

@@ -14,6 +14,7 @@ from workerctl import context, render
 if TYPE_CHECKING:
     from workerd.queue.client import Queue
 
+EXPECTED = 'a JSON object of the task\'s arguments, such as \'{"path": "a.pdf"}\''
 CHUNK = 1000  # jobs of standard input enqueued in one transaction
 
 
@@ -134,9 +135,9 @@ def json_object(text: str, what: str) -> dict[str, Any]:
     try:
         value = codec.loads(text)
     except PayloadError as error:
-        raise ConfigError(f"{what} is {error}") from None
+        raise ConfigError(f"{what} is {error}; expected is {EXPECTED}") from None
     if not isinstance(value, dict):
-        raise ConfigError(f'{what} is not a JSON object of the task\'s arguments, such as \'{{"path": "a.pdf"}}\'')
+        raise ConfigError(f"{what} is not {EXPECTED}")
     return value
 
 

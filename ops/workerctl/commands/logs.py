@@ -9,7 +9,7 @@ import typer
 
 from workerctl import context, render
 from workerctl.record import print_record
-from workerd.errors import NotRunning
+from workerd.errors import NotFound, NotRunning, WorkerdError
 
 
 def logs(
@@ -30,6 +30,8 @@ def logs(
     last = log.last
     if job is not None and not errors:
         last = _merged(last, _kept(job), job, console=chosen.settings.log_format == "console")[-lines:] if lines else []
+    if not last and lines and job is not None and not _exists(job):
+        raise NotFound(f"there is no job {job}")
     if not last and not follow and log.missing:
         what = "" if job is None else f", and nothing that job {job} logged is kept"
         raise NotRunning(f"{log.missing}{what}")
@@ -54,7 +56,6 @@ def _concerns(record: str, job: int | None) -> bool:
 
 def _kept(job: int) -> list[dict[str, Any]]:
     """What the job logged, from the database; where that does not answer, nothing but a word about it."""
-    from workerd.errors import WorkerdError
     from workerd.queue import job_log
 
     async def ask() -> list[dict[str, Any]]:
@@ -66,6 +67,20 @@ def _kept(job: int) -> list[dict[str, Any]]:
     except WorkerdError as error:
         render.warn(f"only the log file is shown: {error}")
         return []
+
+
+def _exists(job: int) -> bool:
+    """Whether there is the job; where the database does not answer, it may be."""
+    from workerd.queue import inspect
+
+    async def ask() -> bool:
+        async with context.queue(upgrade=False) as queue, queue.connection() as connection:
+            return await inspect.job(connection, job) is not None
+
+    try:
+        return context.run(ask())
+    except WorkerdError:
+        return True
 
 
 def _merged(records: list[str], kept: list[dict[str, Any]], job: int, *, console: bool) -> list[str]:
