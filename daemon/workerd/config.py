@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from workerd import credentials, libraries, settings_file
+from workerd import credentials, libraries, problems, settings_file
 from workerd.errors import ConfigError
 from workerd.redact import is_secret, masked
 from workerd.settings import Settings
@@ -27,15 +27,6 @@ __all__ = ["Configuration", "Settings", "add_flags", "flags_of", "load"]
 # Set for systemd's own purposes, or by other programs with another meaning: taken from flags, files and WORKERD_NAME only.
 NOT_FROM_ENVIRONMENT = frozenset({"NAME", "QUEUE_NAME"})
 MOVED = "WORKERD_SECRET_FLAGS"  # names the settings that were given as flags and moved into the environment
-# Plain words for what pydantic says to programmers; NAME alone has a pattern.
-_WORDS = {
-    "bool_parsing": "has to be true or false",
-    "float_parsing": "has to be a number",
-    "int_parsing": "has to be a whole number",
-    "int_parsing_size": "has to be a whole number of fewer digits",
-    "string_pattern_mismatch": "has to be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit",
-    "too_short": "has to name at least one",
-}
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ def load(
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        raise ConfigError(*_problems(error, values, sources)) from None
+        raise ConfigError(*problems.told(error, values, sources)) from None
     others = libraries.read(environ, entries, path, _KNOWN)
     return Configuration(settings, sources, [*warnings, *_near_misses(entries, path)], others)
 
@@ -173,16 +164,6 @@ def _found(name: str, layers: list[tuple[dict[str, str], str, bool]]) -> Iterato
 def _in_milliseconds(text: str) -> str:
     """A bare number with its unit; what has one already keeps it."""
     return f"{text.strip()}ms" if re.fullmatch(r"\s*\d+(\.\d+)?\s*", text) else text
-
-
-def _problems(error: ValidationError, values: Mapping[str, Any], sources: Mapping[str, str]) -> Iterator[str]:
-    for each in error.errors():
-        name = str(each["loc"][0])
-        text = str(values.get(name, ""))
-        value = masked(text) if is_secret(name) else text
-        said = _WORDS.get(each["type"], each["msg"])
-        reason = said.removeprefix("Value error, ").replace("Input should be", "has to be")
-        yield f"{name.upper()}={value!r}: {reason[:1].lower() + reason[1:]} ({sources[name]})"
 
 
 def _near_misses(entries: Mapping[str, str], path: Path) -> list[str]:
