@@ -131,6 +131,25 @@ def test_enqueue_wait_show_list(started: Ctl) -> None:
     assert (failed.returncode, "stumbles" in failed.stderr) == (1, True)
 
 
+def test_a_wait_for_what_no_node_takes_says_so_once_and_goes_on(ctl: Ctl) -> None:
+    job = ctl("enqueue", "echo", '{"value": 7}').stdout.strip()
+    with subprocess.Popen(
+        [sys.executable, "-m", "workerctl", "jobs", "wait", job, "--timeout", "60s"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ctl.directory,
+        env={**os.environ, **ctl.environment},
+    ) as waiter:
+        assert waiter.stderr is not None
+        assert waiter.stderr.readline() == (
+            f"workerctl: job {job} is queued and no living node takes it: workerctl start\n"
+        )
+        assert ctl("start").returncode == 0
+        assert [part.strip() for part in waiter.communicate()] == ["7", ""]
+    assert waiter.returncode == 0
+
+
 def test_enqueue_reads_json_lines(started: Ctl) -> None:
     done = started("enqueue", "echo", "-", "--json", stdin='{"value": 1}\n\n{"value": 2}\n')
     ids = json.loads(done.stdout)["ids"]
@@ -251,6 +270,29 @@ def test_restart_takes_new_code_and_settings(started: Ctl) -> None:
     assert started("restart", "2").returncode == 0
     after = started.json("status")
     assert (after["workers"], after["pid"] != before["pid"]) == (2, True)
+
+
+def test_a_start_beside_the_daemon_of_another_project_says_what_runs(ctl: Ctl, tmp_path: Path) -> None:
+    assert ctl("start", "--tasks", "tests.child_handlers").returncode == 0
+    same = ctl("start", "--tasks", "tests.child_handlers")
+    assert (same.returncode, same.stderr) == (0, "")
+    assert "tests.child_handlers" in ctl("status").stdout
+    status = ctl.json("status")
+    assert (status["tasks"], status["app_dir"]) == (["tests.child_handlers"], str(ROOT))
+    (tmp_path / "theirs.py").write_text(
+        "from workerd import task\n\n\n@task\ndef hello() -> str:\n    return 'hello'\n"
+    )
+    here = {**ctl.environment, "APP_DIR": str(tmp_path), "TASKS": "theirs"}
+    for other, words in ((Ctl(here, tmp_path), ""), (Ctl(here, ctl.directory), " --tasks theirs")):
+        done = other("start")
+        assert (done.returncode, "nothing changed" in done.stdout) == (0, True)
+        assert done.stderr == (
+            f"workerctl: the daemon that runs has the tasks tests.child_handlers of {ROOT}, not theirs of {tmp_path}: "
+            f"`workerctl restart{words}` here replaces it, `workerctl start --name NAME{words}` starts one beside it\n"
+        )
+    assert other.json("status")["pid"] == status["pid"]
+    assert other("restart", "--tasks", "theirs").returncode == 0
+    assert (other.json("status")["tasks"], other("start").stderr) == (["theirs"], "")
 
 
 def test_restart_keeps_the_flags_of_the_start(ctl: Ctl) -> None:

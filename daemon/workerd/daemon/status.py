@@ -75,6 +75,8 @@ class Status:
             "version": __version__,
             "started_at": self._started_at.isoformat(timespec="milliseconds"),
             "uptime_s": round(monotonic() - self._started, 3),
+            "app_dir": str(self._settings.app_dir.absolute()),
+            "tasks": list(self._settings.tasks),
             "workers": self._figures.workers,
             "busy": self._figures.busy,
             "jobs_done": self._figures.done,

@@ -22,6 +22,15 @@ _WAITING = """
             AND (l.node IS NULL OR l.node = n.name))
     ORDER BY w.jobs DESC, l.queue, w.task
 """
+# Where the only node was killed nobody declares it dead: by its heartbeat, too.
+_IN_VAIN = """
+    SELECT EXISTS (
+        SELECT FROM workerd.ready r JOIN workerd.lane l ON l.id = r.lane JOIN workerd.queue q ON q.name = l.queue AND q.paused_at IS NULL
+        WHERE r.id = $1 AND NOT EXISTS (SELECT FROM workerd.lease e WHERE e.lane = r.lane AND e.last >= r.pos AND e.tickets @> r.pos)
+            AND NOT EXISTS (
+                SELECT FROM workerd.node n WHERE n.dead_at IS NULL AND n.beat > clock_timestamp() - make_interval(secs => 6 * n.heartbeat)
+                    AND r.task = ANY (n.tasks) AND (n.queues = '{}' OR l.queue = ANY (n.queues)) AND (l.node IS NULL OR l.node = n.name)))
+"""
 _LED = """
     SELECT EXISTS (
         SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND objid = 0
@@ -51,6 +60,12 @@ class Untaken:
 async def untaken(connection: AnyConnection) -> list[Untaken]:
     """Jobs that no living node takes. What waits in a paused queue waits for that."""
     return [Untaken(*row) for row in await connection.fetch(_WAITING, _FIRST)]
+
+
+async def in_vain(connection: AnyConnection, job_id: int) -> bool:
+    """Whether this job is queued, in a queue that is not paused, and no living node takes it."""
+    found: bool = await connection.fetchval(_IN_VAIN, job_id)
+    return found
 
 
 async def is_led(connection: AnyConnection) -> bool:

@@ -45,6 +45,8 @@ def start(
 
     Example: workerctl start 4 --tasks myapp.tasks
     """
+    from workerctl.commands import started
+
     _count(n, count)
     if monitor is not None:
         context.set_flag("monitor", monitor)
@@ -52,6 +54,7 @@ def start(
     who = chosen.who()
     if who is not None:
         render.say(f"{chosen.settings.name} runs already ({chosen.name}, {who}); nothing changed")
+        started.compare(chosen)
         return
     _start(chosen)
 

@@ -176,8 +176,11 @@ def wait(
 ) -> int:
     """Wait until a job is finished and print its result; exits 0 only when it succeeded.
 
+    After 2 s a line on standard error says so where no living node takes it.
+
     Example: workerctl jobs wait 42 --timeout 1m
     """
+    from workerctl.commands import job_wait
     from workerd.errors import ConfigError, WorkerdError
     from workerd.units import parse_duration
 
@@ -186,7 +189,7 @@ def wait(
     except ValueError as error:
         raise ConfigError(f"--timeout {error}") from None
     try:
-        render.json(context.run(_wait(job_id, seconds)))
+        render.json(context.run(job_wait.result(job_id, seconds)))
     except TimeoutError:
         raise WorkerdError(f"job {job_id} is not finished after {timeout}") from None
     return 0
@@ -297,8 +300,3 @@ async def _errors(hours: float, task: str | None) -> list[dict[str, Any]]:
 async def _signal(job_id: int, event: str, payload: Any) -> bool:
     async with context.queue() as queue:
         return await queue.signal(job_id, event, payload)
-
-
-async def _wait(job_id: int, timeout: float | None) -> Any:
-    async with context.queue() as queue:
-        return await queue.result(job_id, timeout)

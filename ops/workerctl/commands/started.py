@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from workerctl import context, render
@@ -32,6 +33,37 @@ def keep(chosen: Runtime) -> bool:
         return False
     context.keep(launched.flags, launched.file)
     return True
+
+
+def compare(chosen: Runtime) -> None:
+    """Warn where the daemon that runs is another project's: it takes none of the jobs of this one.
+
+    One that a supervisor keeps has its settings from there, whatever folder we are in.
+    """
+    from workerd.errors import WorkerdError
+
+    if chosen.name != "local" or chosen.keeper() is not None:
+        return
+    try:
+        told = chosen.status()[0]
+        running = {"app_dir": told["app_dir"], "tasks": ",".join(told["tasks"])}
+        launched = chosen.launch()
+    except (WorkerdError, LookupError):  # it has just gone, is about to start, or is of an older version
+        return
+    settings = chosen.settings
+    ours = {"app_dir": str(settings.app_dir.absolute()), "tasks": ",".join(settings.tasks)}
+    if running == ours:
+        return
+    pinned = launched.flags if launched is not None and _is_here(launched.directory) else {}
+    words = "".join(
+        f" --{name.replace('_', '-')} {shlex.quote(ours[name])}"
+        for name in ours
+        if context.given(name) or name in pinned
+    )
+    render.warn(
+        f"the daemon that runs has the tasks {running['tasks']} of {running['app_dir']}, not {ours['tasks']} of {ours['app_dir']}: "
+        f"`workerctl restart{words}` here replaces it, `workerctl start --name NAME{words}` starts one beside it"
+    )
 
 
 def _is_here(directory: Path) -> bool:

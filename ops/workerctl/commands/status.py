@@ -9,6 +9,8 @@ import typer
 
 from workerctl import context, render
 
+SHOWN = 3  # modules of tasks
+
 
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
@@ -59,6 +61,7 @@ def _show(told: dict[str, Any]) -> None:
         ("PID", str(told["pid"])),
         ("node", f"{told['node']} ({told['node_id']})"),
         ("up", format_duration(told["uptime_s"])),
+        *([("tasks", _brief(told["tasks"]))] if "tasks" in told else []),
         ("workers", f"{told['workers']}, {told['busy']} busy"),
         ("jobs", f"{told['jobs_done']:,} done, {told['jobs_failed']:,} failed"),
         ("memory, CPU", f"{format_size(told['rss_bytes'])}, {told['cpu_percent']:.1f} %"),
@@ -71,6 +74,10 @@ def _show(told: dict[str, Any]) -> None:
         (s["worker"], s["state"], s["job_id"] and str(s["job_id"]), s["task"], s["running_s"]) for s in told["slots"]
     ]
     render.table("workers", ("worker", "state", "job", "task", "seconds"), rows[:50])
+
+
+def _brief(modules: list[str]) -> str:
+    return ", ".join(modules[:SHOWN]) + (f" and {len(modules) - SHOWN} more" if len(modules) > SHOWN else "")
 
 
 def health(
