@@ -182,8 +182,13 @@ def test_it_survives_the_kill_of_its_daemon_and_stop_ends_it_without_one(alone: 
     assert embedded.is_running(state)
     job = alone("enqueue", "echo").stdout.strip()
     assert alone.json("jobs", "show", job)["state"] == "queued"
+    said = alone("status")
+    assert (said.returncode, said.stdout) == (
+        3, "worker is stopped (local); its embedded PostgreSQL runs: workerctl stop ends it\n",
+    )  # fmt: skip
     stopped = alone("stop")
     assert (stopped.returncode, stopped.stdout) == (0, "embedded PostgreSQL stopped\n")
+    assert alone("status").stdout == "worker is stopped (local)\n"
     assert not embedded.is_running(state)
 
 

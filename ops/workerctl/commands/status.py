@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from workerctl import context, render
+
+if TYPE_CHECKING:
+    from workerctl.runtimes.runtime import Runtime
 
 SHOWN = 3  # modules of tasks
 
@@ -29,12 +32,21 @@ def status(
         if as_json:
             render.json(together(told) if told else {"name": chosen.settings.name, "state": "stopped"})
         elif not told:
-            render.say(f"{chosen.settings.name} is stopped ({chosen.name})")
+            database = "; its embedded PostgreSQL runs: workerctl stop ends it" if _has_database(chosen) else ""
+            render.say(f"{chosen.settings.name} is stopped ({chosen.name}){database}")
         for each in told if not as_json else ():
             _show(each)
         if not watch:
             return 0 if told else 3
         time.sleep(1)
+
+
+def _has_database(chosen: Runtime) -> bool:
+    if chosen.name != "local" or not chosen.settings.uses_embedded:
+        return False
+    from workerd import embedded
+
+    return embedded.is_running(chosen.settings.state_dir)
 
 
 def together(daemons: list[dict[str, Any]]) -> dict[str, Any]:
