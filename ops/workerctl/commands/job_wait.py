@@ -22,7 +22,7 @@ async def result(job_id: int, timeout: float | None) -> Any:
             return await queue.result(job_id, timeout)
         finally:
             watch.cancel()
-            await asyncio.wait([watch])
+            await asyncio.gather(watch, return_exceptions=True)  # where the database has gone, the result says it
 
 
 async def _watch(queue: Queue, job_id: int) -> None:
