@@ -71,7 +71,7 @@ class Process:
             async with asyncio.timeout(HEAR_LIMIT):
                 while event not in self._heard:
                     line = await self._process.stdout.readline()
-                    if not line:
+                    if not line.endswith(b"\n"):  # the last words of one that was ended may be cut off
                         await self._process.wait()
                         raise ContenderError(f"{self._name} ended: {self.last_words()}")
                     said = json.loads(line)
