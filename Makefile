@@ -49,7 +49,7 @@ stop: ## stop the daemon of `make run` and its database
 	@$(CTL) stop
 
 test: $(VENV)/installed-dev ## unit and integration tests and those of the queue's protocol, on an embedded PostgreSQL of their own
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 FAULTS := tests/faults
 

@@ -17,7 +17,8 @@ from workerd import Discard, Job, Retry, RetryAfter, Snooze, task
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-if "workerd.daemon.children.child" in sys.modules["__main__"].__spec__.name and os.environ.get("WORKERD_TEST_BROKEN"):  # type: ignore[union-attr]
+_PROGRAM = sys.modules["__main__"].__spec__  # None where a test runner has made the process
+if _PROGRAM is not None and _PROGRAM.name == "workerd.daemon.children.child" and os.environ.get("WORKERD_TEST_BROKEN"):
     os._exit(7)
 
 

@@ -88,7 +88,7 @@ def test_what_must_not_be_lost_waits_for_a_supervisor_that_is_slow(listener: soc
     assert heard[1:] == ["STATUS=late", f"MAINPID={os.getpid()}"]
 
 
-@pytest.mark.parametrize(("pid", "interval"), [(os.getpid(), 0.5), (1, None)])
+@pytest.mark.parametrize(("pid", "interval"), [(os.getpid(), 0.5), (1, None)], ids=["ours", "another"])
 def test_the_watchdog_is_fed_by_the_process_that_is_watched(
     pid: int, interval: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
