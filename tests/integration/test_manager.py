@@ -492,7 +492,8 @@ async def test_whatever_is_sent_there_is_no_server_error(dsn: str, db: DB, queue
             [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{port}/openapi.json",
              "-H", f"Authorization: Bearer {token}",
              "--exclude-path-regex", "/claim$|/notices$",  # they may wait for half a minute
-             "--checks", "not_a_server_error", "--workers", "4", "--max-examples", "10", "--seed", "1", "--phases", "examples,coverage,fuzzing"],
+             "--checks", "not_a_server_error", "--phases", "examples,coverage,fuzzing",
+             "--workers", "4", "--max-examples", "10", "--seed", "1"],
             env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
         assert re.search(r"(\d{3,}) generated, \1 passed", done.stdout), done.stdout[-5000:] + done.stderr[-2000:]
