@@ -61,7 +61,8 @@ async def leader(ground: Ground) -> list[Finding]:
         problem(
             "leader",
             found,
-            "see what maintenance says on each node: `workerctl logs --errors`; nodes that work by HTTP need a manager",
+            "was the last daemon killed? `workerctl start`; else see what maintenance says: `workerctl logs --errors`; "
+            "nodes that work by HTTP need a manager",
         )
     ]
 
