@@ -408,6 +408,10 @@ async def test_nodes_that_nobody_leads_are_a_problem(
         _is(await worse(), "leader", "problem", "no node leads")
         await db.execute("SELECT pg_try_advisory_lock('workerd.node'::regclass::oid::int, 0)")
         assert await worse() == []
+        await db.execute(
+            "UPDATE workerd.node SET beat = now() - interval '1 hour'"
+        )  # it was killed, and nobody is left to say so
+        _is(await worse(), "nodes", "warning", "no node lives")
 
 
 # --- the schema and the role

@@ -31,6 +31,7 @@ _IN_VAIN = """
                 SELECT FROM workerd.node n WHERE n.dead_at IS NULL AND n.beat > clock_timestamp() - make_interval(secs => 6 * n.heartbeat)
                     AND r.task = ANY (n.tasks) AND (n.queues = '{}' OR l.queue = ANY (n.queues)) AND (l.node IS NULL OR l.node = n.name)))
 """
+_BEATING = "SELECT id::text FROM workerd.node WHERE dead_at IS NULL AND beat > clock_timestamp() - make_interval(secs => 6 * heartbeat)"
 _LED = """
     SELECT EXISTS (
         SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND objid = 0
@@ -55,6 +56,11 @@ class Untaken:
     jobs: int
     known: bool
     node_lives: bool
+
+
+async def beating(connection: AnyConnection) -> set[str]:
+    """The ids of the nodes that have beaten of late. Where the only one was killed nobody declares it dead."""
+    return {row["id"] for row in await connection.fetch(_BEATING)}
 
 
 async def untaken(connection: AnyConnection) -> list[Untaken]:

@@ -26,7 +26,8 @@ async def nodes(ground: Ground) -> list[Finding]:
     from workerd import __version__
 
     seen = await inspect.nodes(ground.connection)
-    living = [each for each in seen if each["state"] != "dead"]
+    beating = await waiting.beating(ground.connection)
+    living = [each for each in seen if each["id"] in beating]
     findings = []
     if not living:
         findings.append(
@@ -121,4 +122,4 @@ def _late(late: list[tuple[str, float]]) -> Finding:
 
 
 async def _any_living(ground: Ground) -> bool:
-    return any(each["state"] != "dead" for each in await inspect.nodes(ground.connection))
+    return bool(await waiting.beating(ground.connection))
