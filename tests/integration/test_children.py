@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -32,11 +33,17 @@ def settings(settings: Settings) -> Settings:
 async def node(settings: Settings) -> AsyncIterator[InProcess]:
     async with InProcess(settings) as running:
         yield running
-    assert not [child for child in psutil.Process().children() if _ours(child)], "a child outlived its daemon"
+    assert not _running("workerd.daemon.children.child"), "a child outlived its daemon"
 
 
-def _ours(process: psutil.Process) -> bool:
-    return "workerd.daemon.children.child" in " ".join(process.cmdline())
+def _running(words: str) -> list[int]:
+    """The PIDs of processes below us whose command line has these words. The dead have none, though we may have inherited them."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if words in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 async def _children(node: InProcess) -> int:
@@ -130,14 +137,11 @@ async def test_whatever_a_handler_does_in_its_process_is_its_own_end_alone(
 async def test_a_timeout_a_cancellation_and_a_drain_kill_the_child_and_what_it_started(
     settings: Settings, queue: Queue, db: DB
 ) -> None:
-    def programs() -> list[psutil.Process]:
-        return [p for p in psutil.Process().children(recursive=True) if p.name() == "sleep"]
-
     async def gone() -> bool:
-        return not programs()
+        return not _running("sleep 1000")
 
     async def begun() -> bool:
-        return bool(programs())
+        return bool(_running("sleep 1000"))
 
     async with InProcess(settings.model_copy(update={"drain_timeout": 0.1})) as node:
         late = await queue.enqueue("endless")

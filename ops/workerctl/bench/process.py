@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from workerd import config
+from workerd.daemon.children.death import cause
 from workerd.errors import WorkerdError
 from workerd.settings import Settings
 
@@ -73,7 +74,7 @@ class Process:
                     line = await self._process.stdout.readline()
                     if not line.endswith(b"\n"):  # the last words of one that was ended may be cut off
                         await self._process.wait()
-                        raise ContenderError(f"{self._name} ended: {self.last_words()}")
+                        self.check()
                     said = json.loads(line)
                     self._heard[said["event"]] = said
         except TimeoutError as error:
@@ -85,7 +86,7 @@ class Process:
     def check(self) -> None:
         """Raises ContenderError when it has ended."""
         if self._process.returncode is not None:
-            raise ContenderError(f"{self._name} ended: {self.last_words()}")
+            raise ContenderError(f"{self._name} ended, {cause(self._process.returncode)}: {self.last_words()}")
 
     def peak_mb(self) -> float:
         """The most resident memory that it has had, in megabytes."""

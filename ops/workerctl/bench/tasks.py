@@ -49,7 +49,9 @@ def _count() -> None:
 
 def _say(event: str, **facts: object) -> None:
     """One line for the benchmark. The daemon's own standard output goes to its log, the descriptor does not."""
-    os.write(1, json.dumps({"event": event, "at": time.monotonic(), **facts}).encode() + b"\n")
+    line = json.dumps({"event": event, "at": time.monotonic(), **facts}).encode() + b"\n"
+    while line:  # a signal ends a write to a full pipe early
+        line = line[os.write(1, line) :]
 
 
 @atexit.register
