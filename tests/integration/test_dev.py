@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from watchfiles import Change
 
@@ -150,6 +151,21 @@ async def test_ctrl_c_ends_the_daemon_with_dev_and_a_third_one_kills_what_a_debu
     assert "stopped: PID" in terminal.to_the_end()
     assert terminal.process.wait(10) == 0
     assert project.ctl("status").returncode == 3
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_ctrl_c_is_heard_while_the_daemon_still_imports(ctl: Ctl, processes: int) -> None:
+    terminal = Terminal(ctl, "dev")
+
+    async def begun() -> bool:
+        children = psutil.Process(terminal.process.pid).children()
+        return sum("workerctl.dev.spare" in each.cmdline() for each in children) >= processes
+
+    await until(begun, "the processes have begun")
+    terminal.type("\x03")
+    assert "Traceback" not in terminal.to_the_end()
+    assert terminal.process.wait(10) == 0
+    terminal.close()
 
 
 def test_dev_beside_a_daemon_that_runs_says_so(ctl: Ctl) -> None:

@@ -79,10 +79,12 @@ class Foreground:
 
     async def _made(self) -> Spare:
         waits, tell = os.pipe()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited, until it knows what to do with Ctrl-C
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "workerctl.dev.spare", str(waits), env=self._environment, pass_fds=[waits]
             )
         finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             os.close(waits)
         return Spare(process, tell)

@@ -16,6 +16,7 @@ from workerd.errors import ConfigError
 
 PATIENCE = 2.0  # seconds that a daemon may take to end before we say what may keep it
 OURS = Path(workerd.__file__).parent  # what a waiting daemon has imported already
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INSISTS = 3  # Ctrl-C: the first drains, the second gives jobs back at once, the third kills
 
 
@@ -32,7 +33,7 @@ class Session:
     async def run(self) -> None:
         """Returns after Ctrl-C, or when somebody else has stopped the daemon. Raises WorkerdError when nothing can be watched."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
             await self._watch.follow(self._setup.sources)
@@ -43,6 +44,9 @@ class Session:
             self._daemon.signal(signal.SIGTERM)
             await self._daemon.discard()
             await self._watch.close()
+            for number in SIGNALS:  # whoever insists has been heard
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
 
     async def _one(self) -> bool:
         """One daemon from its start to the change that ends it; False when there is to be no other."""

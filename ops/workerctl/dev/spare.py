@@ -12,8 +12,10 @@ import sys
 
 
 def main() -> None:
-    """Wait for a line of flags; without one, the end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that runs
+    """Wait for a line of flags; without one, or after Ctrl-C, the end."""
+    interrupts: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     import uvloop  # noqa: F401 - this is what takes long
 
     import workerd.__main__
@@ -23,7 +25,7 @@ def main() -> None:
 
     with os.fdopen(int(sys.argv[1])) as told:
         line = told.readline()
-    if line:
+    if line and not interrupts:
         workerd.__main__.main(json.loads(line))
 
 
