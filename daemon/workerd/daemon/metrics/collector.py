@@ -111,7 +111,6 @@ class _Collector:
             ("database_connected", "1: the database answers", status.connection == "connected"),
             ("loop_lag_seconds", "How late the main loop comes to what is new", status.loop_lag),
             ("stuck_parts", "Loops of the daemon that do not turn any more", len(status.stuck)),
-            ("leader", "1: this node leads", self._census.leads),
         ):
             yield GaugeMetricFamily(f"workerd_{name}", text, value=float(value))
 
@@ -135,6 +134,8 @@ class _Collector:
             oldest.add_metric((depth.queue,), depth.oldest or 0.0)
         yield jobs
         yield oldest
+        # Looked at after the depths: who tells them leads.
+        yield GaugeMetricFamily("workerd_leader", "1: this node leads", value=float(self._census.leads))
 
     def _condition(self) -> Iterator[Metric]:
         """From the leader alone, as above."""
