@@ -38,7 +38,7 @@ async def test_a_fleet_of_both_kinds_drains_although_the_manager_is_away_for_ten
     settings: Settings, manager: ManagerProcess, queue: Queue, db: DB, books: Books
 ) -> None:
     """Jobs of 20 ms: the outage falls into the middle of the work. What ended meanwhile is kept by the nodes until it is delivered."""
-    beat = {"heartbeat_interval": 5.0, "workers": 8}
+    beat = {"heartbeat_interval": 1.0, "workers": 8}  # three of them are less than the outage
     one, two = [(await through(manager, settings, db, name)).model_copy(update=beat) for name in ("one", "two")]
     fleet = [DaemonProcess(one), DaemonProcess(two), *daemons(settings, "near", workers=2)]
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ from tests.support import InProcess, until, until_state
 from workerd.queue import orders
 from workerd.queue.database import connect
 from workerd.queue.node import Registration, lock, register
-from workerd.queue.rescue import end_sessions
+from workerd.queue.rescue import end_sessions, look
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -247,3 +247,24 @@ async def test_the_sessions_that_a_dead_node_left_are_ended_and_none_of_the_one_
     await until(lambda: left(0), "all are ended")
     for connection in opened.values():
         connection.terminate()
+
+
+async def test_silence_of_a_node_behind_a_manager_proves_nothing_while_no_manager_is_there(dsn: str, db: DB) -> None:
+    about = Registration("edge", 1, "1", 5.0, [], [])
+    for node, transport, seconds in ((1, "postgres", 20), (2, "http", 20), (3, "http", 80), (4, "http", 10)):
+        await register(db, node, about, workers=1, locked=False)
+        silence = (
+            "UPDATE workerd.node SET transport = $2, beat = clock_timestamp() - make_interval(secs => $3) WHERE id = $1"
+        )
+        await db.execute(silence, node, transport, seconds)
+
+    async def silent(node: int) -> set[int]:
+        found = {each.id for each in await look(db) if each.silent}
+        return found if node in found else set()
+
+    assert await until(lambda: silent(1), "this connection is old enough to judge") == {1, 3}
+    manager = await connect(dsn, "worker manager web-1 maintenance")
+    assert await silent(2) == set(), "the manager has just come"
+    found = await until(lambda: silent(2), "it would have heard from its nodes")
+    assert found >= {1, 2, 3}
+    manager.terminate()

@@ -14,12 +14,21 @@ LOOK_LIMIT = 3.0  # seconds
 
 # The lock of a node is looked at, not tried: a try could meet the node's own attempt to take it again. Silence counts only for a rescuer
 # that has been connected for a while: after an outage of the database or of its network all were silent, and come back at their own pace.
+# So it is with nodes that work through a manager: while none is connected, and a moment longer, their silence counts a minute later. When
+# managers of another role came cannot be seen: they count as old.
 _SUSPECTS = """
+    WITH manager AS MATERIALIZED (
+        SELECT CASE count(*) WHEN 0 THEN clock_timestamp() ELSE coalesce(min(backend_start), '-infinity') END AS since
+        FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name LIKE 'worker manager % maintenance'
+    )
     SELECT n.id, n.name, n.beat,
         n.locked AND NOT EXISTS (SELECT FROM pg_locks k WHERE k.locktype = 'advisory' AND k.objsubid = 1
             AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND k.classid::bigint = n.id >> 32 AND k.objid::bigint = n.id & 4294967295) AS unlocked,
-        clock_timestamp() - greatest(n.beat + make_interval(secs => 3 * n.heartbeat), s.backend_start + interval '5 s') > '0' AS silent,
+        clock_timestamp() - greatest(n.beat + make_interval(secs => 3 * n.heartbeat), s.backend_start + interval '5 s',
+            CASE n.transport WHEN 'http' THEN least((SELECT since FROM manager) + interval '5 s',
+                n.beat + make_interval(secs => 3 * n.heartbeat + 60)) END) > '0' AS silent,
         CASE WHEN pg_postmaster_start_time() > clock_timestamp() - make_interval(secs => 6 * n.heartbeat)
             THEN 3 * n.heartbeat ELSE 1 END AS grace
     FROM workerd.node n, pg_stat_get_activity(pg_backend_pid()) s WHERE n.dead_at IS NULL
