@@ -71,7 +71,7 @@ async def test_a_job_that_kills_its_daemon_is_failed_and_none_of_those_claimed_w
     poison = await queue.enqueue("deadly")
     innocents += await queue.enqueue_many("nap", [{"seconds": 0} for _ in range(250)])
     for _ in range(3):
-        daemon.start()
+        daemon.launch()  # it may die before it has said that it is ready
         assert await asyncio.to_thread(daemon.wait) == 1
     daemon.start()
     row = await until_state(db, poison, "failed")

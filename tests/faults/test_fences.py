@@ -37,7 +37,11 @@ UNFENCED = [
 
 async def _late_ends(settings: Settings, queue: Queue, db: DB, books: Books) -> list[str]:
     """One of two daemons is declared dead while it runs jobs, and ends them while the other one runs them again."""
-    changes = {"result_ttl": 0.0, "workers": JOBS, "heartbeat_interval": 5.0}
+    changes = {
+        "result_ttl": 0.0,
+        "workers": JOBS,
+        "heartbeat_interval": 10.0,
+    }  # at its next one it learns that it is dead
     places = [settings.runtime_dir / name for name in ("first", "second")]
     with ExitStack() as stack:
         first, second = (
@@ -45,7 +49,7 @@ async def _late_ends(settings: Settings, queue: Queue, db: DB, books: Books) -> 
             for p in places
         )  # fmt: skip
         await asyncio.to_thread(first.start)
-        await queue.enqueue_many("nap", [{"seconds": 1.5}] * JOBS)
+        await queue.enqueue_many("nap", [{"seconds": 4.0}] * JOBS)  # longer than the second one needs to start
         running = "SELECT count(*) = $1 FROM workerd.job WHERE state = 'running' AND node LIKE $2"
         await until(lambda: db.fetchval(running, JOBS, "%-first"), "the first one runs all jobs")
         await asyncio.to_thread(second.start)
