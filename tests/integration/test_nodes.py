@@ -11,7 +11,7 @@ from tests.support import InProcess, until, until_state
 from workerd.queue import orders
 from workerd.queue.database import connect
 from workerd.queue.node import Registration, lock, register
-from workerd.queue.rescue import end_sessions, look
+from workerd.queue.rescue import MANAGER_SESSION, end_sessions, look
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -263,7 +263,7 @@ async def test_silence_of_a_node_behind_a_manager_proves_nothing_while_no_manage
         return found if node in found else set()
 
     assert await until(lambda: silent(1), "this connection is old enough to judge") == {1, 3}
-    manager = await connect(dsn, "worker manager web-1 maintenance")
+    manager = await connect(dsn, MANAGER_SESSION.format("web-1"))
     assert await silent(2) == set(), "the manager has just come"
     found = await until(lambda: silent(2), "it would have heard from its nodes")
     assert found >= {1, 2, 3}

@@ -11,16 +11,17 @@ if TYPE_CHECKING:
     from workerd.queue.database import Connection
 
 LOOK_LIMIT = 3.0  # seconds
+MANAGER_SESSION = "worker manager {} maintenance"  # the name of the session that each manager has as long as it runs
 
 # The lock of a node is looked at, not tried: a try could meet the node's own attempt to take it again. Silence counts only for a rescuer
 # that has been connected for a while: after an outage of the database or of its network all were silent, and come back at their own pace.
 # So it is with nodes that work through a manager: while none is connected, and a moment longer, their silence counts a minute later. When
 # managers of another role came cannot be seen: they count as old.
-_SUSPECTS = """
+_SUSPECTS = f"""
     WITH manager AS MATERIALIZED (
         SELECT CASE count(*) WHEN 0 THEN clock_timestamp() ELSE coalesce(min(backend_start), '-infinity') END AS since
         FROM pg_stat_activity
-        WHERE datname = current_database() AND application_name LIKE 'worker manager % maintenance'
+        WHERE datname = current_database() AND application_name LIKE '{MANAGER_SESSION.format("%")}'
     )
     SELECT n.id, n.name, n.beat,
         n.locked AND NOT EXISTS (SELECT FROM pg_locks k WHERE k.locktype = 'advisory' AND k.objsubid = 1
@@ -32,7 +33,7 @@ _SUSPECTS = """
         CASE WHEN pg_postmaster_start_time() > clock_timestamp() - make_interval(secs => 6 * n.heartbeat)
             THEN 3 * n.heartbeat ELSE 1 END AS grace
     FROM workerd.node n, pg_stat_get_activity(pg_backend_pid()) s WHERE n.dead_at IS NULL
-"""
+"""  # noqa: S608 - made of constants
 _DECLARE = (
     "UPDATE workerd.node SET dead_at = clock_timestamp() WHERE id = $1 AND beat = $2 AND dead_at IS NULL RETURNING true"
 )

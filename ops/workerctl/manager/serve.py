@@ -17,6 +17,7 @@ from workerd.errors import ConfigError
 from workerd.maintenance.census import Census
 from workerd.maintenance.leader import Leader
 from workerd.queue import tokens
+from workerd.queue.rescue import MANAGER_SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,7 @@ async def serve(
         app, host=host, port=port, loop="uvloop", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=DRAIN,
     )  # fmt: skip
-    leader = Leader(direct, settings, {}, f"worker manager {settings.node} maintenance", Census(), lambda: NOBODY)
+    leader = Leader(direct, settings, {}, MANAGER_SESSION.format(settings.node), Census(), lambda: NOBODY)
     besides = [asyncio.create_task(leader.run(), name="leader")]
     if stand_in is not None:
         besides.append(asyncio.create_task(stand_in.run(), name="stand-in"))
