@@ -35,6 +35,7 @@ EXPORTED = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the daemon; exits 0 after a drain, 1 when it cannot start or fails, 2 for settings that cannot be used."""
+    gc.set_threshold(50_000, 20, 50)  # imports make no garbage, and jobs that come in hundreds little
     for number in (signal.SIGTERM, signal.SIGINT):  # until the daemon drains: it has nothing to lose yet
         signal.signal(number, lambda *_: sys.exit(0))
     from workerd import __version__, config
@@ -110,9 +111,7 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
         tasks = _load(settings)
         tracing.start(settings.node)
         transport = choose(settings, tasks)
-        # What was imported stays: the collector need not look at it again, nor so often where jobs come in hundreds.
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
+        gc.freeze()  # what was imported stays: the collector need not look at it again
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_main(Daemon, settings, transport, tasks, pid_file, launch, inheritance))
         if settings.uses_embedded and parent.is_systemd():  # which would kill it in our wake

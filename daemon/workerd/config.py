@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from workerd import credentials, libraries, problems, settings_file
 from workerd.errors import ConfigError
 from workerd.redact import is_secret, masked
-from workerd.settings import Settings
+from workerd.settings import Settings, WrongValues
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +48,7 @@ class Configuration:
 
 def names(name: str) -> tuple[str, ...]:
     """The keys under which a setting is read, in upper case: its own first, then its aliases."""
-    return (name.upper(), *_extra(name)["aliases"])
+    return (name.upper(), *Settings.model_fields[name].aliases)
 
 
 def load(
@@ -78,21 +76,20 @@ def load(
             values[name] = found[0]
     try:
         settings = Settings(**values)
-    except ValidationError as error:
-        raise ConfigError(*problems.told(error, values, sources)) from None
+    except WrongValues as error:
+        raise ConfigError(*problems.told(error.reasons, values, sources)) from None
     others = libraries.read(environ, entries, path, _KNOWN)
     return Configuration(settings, sources, [*warnings, *_near_misses(entries, path)], others)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Give a parser one `--flag` for every setting and alias."""
-    for name, info in Settings.model_fields.items():
-        milliseconds = _extra(name)["milliseconds"]
+    for name, each in Settings.model_fields.items():
         flags = {key: _flag(key) for key in names(name)}
-        text = (info.description or "").replace("%", "%%")
-        plain = [flag for key, flag in flags.items() if key not in milliseconds]
+        text = each.help.replace("%", "%%")
+        plain = [flag for key, flag in flags.items() if key not in each.milliseconds]
         parser.add_argument(*plain, dest=name, metavar="VALUE", help=text)
-        for key in milliseconds:
+        for key in each.milliseconds:
             parser.add_argument(
                 flags[key], dest=name, metavar="MS", type=_in_milliseconds, help=f"{text}, in milliseconds"
             )
@@ -130,12 +127,6 @@ def moved_flags(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: environ[key] for name in names if (key := f"WORKERD_{name.upper()}") in environ}
 
 
-def _extra(name: str) -> dict[str, Any]:
-    extra = Settings.model_fields[name].json_schema_extra
-    assert isinstance(extra, dict)
-    return extra
-
-
 def _flag(key: str) -> str:
     return "--" + key.lower().replace("_", "-")
 
@@ -145,7 +136,7 @@ _KNOWN = tuple(key for name in Settings.model_fields for key in names(name))
 
 def _found(name: str, layers: list[tuple[dict[str, str], str, bool]]) -> Iterator[tuple[Any, str]]:
     """The values of one setting, the strongest first: by layer, and in each WORKERD_X before X before aliases."""
-    milliseconds = _extra(name)["milliseconds"]
+    milliseconds = Settings.model_fields[name].milliseconds
     for layer, source, plain in layers:
         for key in (f"WORKERD_{name.upper()}", *names(name)):
             text = layer.get(key)

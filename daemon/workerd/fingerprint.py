@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import re
-import sysconfig
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
 LENGTH = 12  # hexadecimal digits
 
 _FRAME = re.compile(r'^[ |]*File "(?P<file>[^"\n]+)", line \d+, in (?P<function>.+)$', re.MULTILINE)
-NOT_THEIRS = (
-    str(Path(__file__).parent),
-    sysconfig.get_path("stdlib"),
-    sysconfig.get_path("purelib"),
-    sysconfig.get_path("platlib"),
-    "<frozen",
-)
 _VARIABLE = (
     (re.compile(r"\b[A-Za-z][\w+.-]*://\S+"), "ADDRESS"),
     (re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|`[^`\n]*`"), "TEXT"),
@@ -46,8 +39,17 @@ def normal(line: str) -> str:
     return line
 
 
+@cache
+def not_theirs() -> tuple[str, ...]:
+    """What the files of libraries begin with, ours among them."""
+    import sysconfig
+
+    libraries = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    return (str(Path(__file__).parent), *libraries, "<frozen")
+
+
 def _frames(error: str) -> list[str]:
     """File and function of each frame of the traceback, those of libraries left out unless there is no other."""
     found = [(match["file"], match["function"]) for match in _FRAME.finditer(error)]
-    theirs = [frame for frame in found if not frame[0].startswith(NOT_THEIRS)] or found
+    theirs = [frame for frame in found if not frame[0].startswith(not_theirs())] or found
     return [f"{Path(file).name} {function}" for file, function in theirs]

@@ -20,8 +20,7 @@ _IN_ADDRESS = re.compile(r"(\b[A-Za-z][\w+.-]*://[^\s:/@'\"]*:)[^\s/'\"]+(@)")
 
 def is_secret(name: str) -> bool:
     """Whether the setting of this name holds a secret."""
-    extra = Settings.model_fields[name].json_schema_extra
-    return isinstance(extra, dict) and bool(extra["secret"])
+    return Settings.model_fields[name].secret
 
 
 def masked(value: str) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
-from zoneinfo import ZoneInfo
-
-from cronsim import CronSim, CronSimError
+from typing import TYPE_CHECKING, Literal
 
 from workerd.errors import TaskError
 from workerd.units import parse_duration
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+    from cronsim import CronSim
 
 Kind = Literal["cron", "every", "at"]
 CatchUp = Literal["none", "last", "all"]
@@ -29,14 +31,9 @@ class Rule:
 
     def __post_init__(self) -> None:
         try:
-            ZoneInfo(self.tz)
+            _zone(self.tz)
             self.next_after(datetime.now(UTC))
-        except (
-            CronSimError,
-            ValueError,
-            OSError,
-            KeyError,
-        ) as error:  # an unknown zone is a KeyError, a folder an OSError
+        except (ValueError, OSError, KeyError) as error:  # an unknown zone is a KeyError, a folder an OSError
             raise TaskError(f"the schedule {self.kind} {self.text!r} in {self.tz!r} cannot be: {error}") from error
 
     def next_after(self, moment: datetime) -> datetime | None:
@@ -53,7 +50,7 @@ class Rule:
                     raise ValueError("the shortest interval is 1s")
                 return datetime.fromtimestamp((math.floor(moment.timestamp() / seconds) + 1) * seconds, UTC)
             case "cron":
-                return self._cron_after(moment.astimezone(ZoneInfo(self.tz)))
+                return self._cron_after(moment.astimezone(_zone(self.tz)))
 
     @property
     def words(self) -> str:
@@ -64,13 +61,13 @@ class Rule:
             case "every":
                 return f"every {self.text}"
             case "cron":
-                return f"{CronSim(self.text, datetime.now(UTC)).explain()}, {self.tz}"
+                return f"{_cron(self.text, datetime.now(UTC)).explain()}, {self.tz}"
 
     def _cron_after(self, moment: datetime) -> datetime | None:
         """A fixed time is due once a day: at the first of two, and, where the clock leaves it out, just behind the gap."""
         fields = self.text.split()
         fixed = not any(field.startswith("*") for field in fields[-5:-3])
-        for wall in CronSim(self.text, moment.replace(tzinfo=None) if fixed else moment):
+        for wall in _cron(self.text, moment.replace(tzinfo=None) if fixed else moment):
             due = _real(wall.replace(tzinfo=moment.tzinfo, fold=0)) if fixed else wall.astimezone(UTC)
             if due > moment.astimezone(UTC):
                 return due
@@ -87,6 +84,22 @@ class Rule:
             else:
                 high = middle
         return due
+
+
+def _cron(text: str, moment: datetime) -> CronSim:
+    """Raises ValueError for an expression that is none."""
+    from cronsim import CronSim, CronSimError
+
+    try:
+        return CronSim(text, moment)
+    except CronSimError as error:
+        raise ValueError(str(error)) from error
+
+
+def _zone(name: str) -> ZoneInfo:
+    from zoneinfo import ZoneInfo
+
+    return ZoneInfo(name)
 
 
 def _real(wall: datetime) -> datetime:

@@ -1,68 +1,58 @@
 """Every setting: its type, default, limits, aliases and help, in one place."""
+# ruff: noqa: RUF009 - `setting` makes the field
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import socket
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from workerd.kinds import FILLED, NAMES, NUMBER, PATH, SECONDS, SIZE, TEXT, YES, Kind, one_of
+from workerd.setting import setting
 
-from workerd.units import parse_duration, parse_size
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-
-def setting(
-    default: Any, help: str, *aliases: str, secret: bool = False, milliseconds: tuple[str, ...] = (), **limits: Any
-) -> Any:
-    """A field with what the command line, the environment and the documentation need. `milliseconds`: aliases that are in ms."""
-    extra: dict[str, Any] = {"aliases": [*aliases, *milliseconds], "secret": secret, "milliseconds": [*milliseconds]}
-    if callable(default):
-        return Field(default_factory=default, description=help, json_schema_extra=extra, **limits)
-    return Field(default=default, description=help, json_schema_extra=extra, **limits)
+    from workerd.setting import Setting
 
 
-def _seconds(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
+def _workers(value: Any) -> Any:
+    is_auto = isinstance(value, str) and value.strip().lower() == "auto"
+    return 2 * (os.cpu_count() or 1) if is_auto else NUMBER.read(value)
 
 
-def _names(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-def _workers(value: object) -> object:
-    return 2 * (os.cpu_count() or 1) if isinstance(value, str) and value.strip().lower() == "auto" else value
-
-
-def _poll(value: object) -> object:
-    seconds = _seconds(value)
-    if isinstance(seconds, (int, float)) and seconds > 1000:
+def _poll(value: Any) -> float:
+    seconds: float = SECONDS.read(value)
+    if seconds > 1000:
         raise ValueError(f"{seconds:g} s is too long, did you mean milliseconds? Write {seconds / 1000:g}")
     return seconds
 
 
-def _addresses(value: str | None) -> str | None:
+def _addresses(value: str | None) -> None:
     for address in (value or "").split(","):
         if value and not re.match(r"https?://[^/\s]+", address.strip()):
             raise ValueError("has to be an address such as https://manager.example:8000")
-    return value
 
 
-def _dsn(value: str | None) -> str | None:
+def _dsn(value: str | None) -> None:
     if value and not re.fullmatch(r"https?://[^@/\s]+@[^@/\s]+/(?:\S*/)?\d+", value):
         raise ValueError("has to be an address such as https://key@sentry.example/42")
-    return value
 
 
-def _upper(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
+def _name(value: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
+        raise ValueError("has to be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit")
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds)]
-Size = Annotated[int, BeforeValidator(lambda v: parse_size(v) if isinstance(v, str) else v)]
-Optional = Annotated[str | None, BeforeValidator(lambda v: v or None)]  # empty is not given
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+def _some(value: tuple[str, ...]) -> None:
+    if not value:
+        raise ValueError("has to name at least one")
+
+
 DAY = 86400.0
 WORKERS_MAX = 10000
 
@@ -91,23 +81,36 @@ def _log_dir() -> Path:
     return Path(given) if given else _state_dir() / "log"
 
 
-class Settings(BaseModel):
-    """The settings of one daemon; also what `workerctl` needs to find it."""
+class WrongValues(ValueError):
+    """Values that settings cannot have: what is allowed instead, by setting."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    def __init__(self, reasons: dict[str, str]) -> None:
+        super().__init__("; ".join(f"{name.upper()}: {reason}" for name, reason in reasons.items()))
+        self.reasons = reasons
 
-    database_url: Optional = setting(
-        None, "PostgreSQL to work on; without it an embedded one in STATE_DIR", secret=True
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one daemon; also what `workerctl` needs to find it. Raises WrongValues.
+
+    Every command reads them: the import and the models of pydantic would be most of what `workerctl status` does.
+    """
+
+    model_fields: ClassVar[dict[str, Setting]]
+
+    database_url: str | None = setting(
+        FILLED, None, "PostgreSQL to work on; without it an embedded one in STATE_DIR", secret=True
     )
-    database_direct_url: Optional = setting(
-        None, "address for LISTEN and locks when DATABASE_URL is a transaction pooler", secret=True
+    database_direct_url: str | None = setting(
+        FILLED, None, "address for LISTEN and locks when DATABASE_URL is a transaction pooler", secret=True
     )
-    database_pool_size: int = setting(5, "connections for handlers", ge=1, le=1000)
-    database_max_overflow: int = setting(5, "further connections when those are busy", ge=0, le=1000)
-    database_pool_timeout: Seconds = setting(30.0, "how long a handler waits for a connection", gt=0)
-    tasks: Names = setting(("invoices",), "modules that declare tasks, comma separated", min_length=1)
-    app_dir: Path = setting(Path.cwd, "directory put on the import path")
-    workers: Annotated[int, BeforeValidator(_workers)] = setting(
+    database_pool_size: int = setting(NUMBER, 5, "connections for handlers", ge=1, le=1000)
+    database_max_overflow: int = setting(NUMBER, 5, "further connections when those are busy", ge=0, le=1000)
+    database_pool_timeout: float = setting(SECONDS, 30.0, "how long a handler waits for a connection", gt=0)
+    tasks: tuple[str, ...] = setting(NAMES, ("invoices",), "modules that declare tasks, comma separated", check=_some)
+    app_dir: Path = setting(PATH, Path.cwd, "directory put on the import path")
+    workers: int = setting(
+        Kind("number", _workers),
         2,
         "number of workers, or auto: twice the cores",
         "WORKER_COUNT",
@@ -116,24 +119,32 @@ class Settings(BaseModel):
         ge=1,
         le=WORKERS_MAX,
     )
-    concurrent_jobs: int = setting(1, "jobs that each worker runs at a time", "MAX_CONCURRENT_TASKS", ge=1, le=1000)
-    queues: Names = setting((), "queues to serve, comma separated; empty: all", "QUEUE_NAME")
-    name: str = setting(
-        "worker", "name of the daemon on this host", "WORKER_NAME", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+    concurrent_jobs: int = setting(
+        NUMBER, 1, "jobs that each worker runs at a time", "MAX_CONCURRENT_TASKS", ge=1, le=1000
     )
-    node_name: str = setting("", "name of the node; empty: the host's name, with NAME unless that is `worker`")
-    node_id: int | None = setting(None, "id of the node; generated unless given", "WORKER_ID", ge=1, lt=2**63)
-    poll_interval: Annotated[float, BeforeValidator(_poll)] = setting(
-        5.0, "how often to look for jobs that no notification announced", "TASK_POLL_INTERVAL", ge=0.01
+    queues: tuple[str, ...] = setting(NAMES, (), "queues to serve, comma separated; empty: all", "QUEUE_NAME")
+    name: str = setting(TEXT, "worker", "name of the daemon on this host", "WORKER_NAME", check=_name)
+    node_name: str = setting(TEXT, "", "name of the node; empty: the host's name, with NAME unless that is `worker`")
+    node_id: int | None = setting(NUMBER, None, "id of the node; generated unless given", "WORKER_ID", ge=1, lt=2**63)
+    poll_interval: float = setting(
+        Kind("duration", _poll),
+        5.0,
+        "how often to look for jobs that no notification announced",
+        "TASK_POLL_INTERVAL",
+        ge=0.01,
     )
-    heartbeat_interval: Seconds = setting(5.0, "how often the node says that it lives", ge=0.1, le=3600)
-    stall_limit: Seconds = setting(
+    heartbeat_interval: float = setting(SECONDS, 5.0, "how often the node says that it lives", ge=0.1, le=3600)
+    stall_limit: float = setting(
+        SECONDS,
         60.0,
         "how long the main loop may stand still; past it the process ends, for its supervisor to start it again",
         ge=1,
     )
-    claim_batch: int | None = setting(None, "jobs claimed at a time at most; by itself unless given", ge=1, le=500)
+    claim_batch: int | None = setting(
+        NUMBER, None, "jobs claimed at a time at most; by itself unless given", ge=1, le=500
+    )
     max_retries: int = setting(
+        NUMBER,
         3,
         "retries after the first attempt, unless the task says otherwise",
         "MAX_RETRY_ATTEMPTS",
@@ -141,62 +152,91 @@ class Settings(BaseModel):
         ge=0,
         le=32767,
     )
-    retry_delay: Seconds = setting(
+    retry_delay: float = setting(
+        SECONDS,
         60.0,
         "wait before the first retry, doubled for each further one up to 1 h",
         "RQ_JOB_RETRY_DELAY",
         milliseconds=("ERROR_RETRY_DELAY",),
     )
-    job_timeout: Seconds = setting(1800.0, "how long a job may run", milliseconds=("TASK_TIMEOUT_MS",), gt=0)
-    drain_timeout: Seconds = setting(30.0, "how long a stopping daemon waits for running jobs")
-    result_ttl: Seconds = setting(7 * DAY, "how long a succeeded job is kept; 0: not at all", "TASK_TTL_SECONDS")
-    failure_ttl: Seconds = setting(30 * DAY, "how long a failed or cancelled job is kept", gt=0)
-    progress_interval: Seconds = setting(
-        2.0, "progress of a job is written at most this often", milliseconds=("PROGRESS_UPDATE_INTERVAL_MS",), ge=0.05
+    job_timeout: float = setting(SECONDS, 1800.0, "how long a job may run", milliseconds=("TASK_TIMEOUT_MS",), gt=0)
+    drain_timeout: float = setting(SECONDS, 30.0, "how long a stopping daemon waits for running jobs")
+    result_ttl: float = setting(SECONDS, 7 * DAY, "how long a succeeded job is kept; 0: not at all", "TASK_TTL_SECONDS")
+    failure_ttl: float = setting(SECONDS, 30 * DAY, "how long a failed or cancelled job is kept", gt=0)
+    progress_interval: float = setting(
+        SECONDS,
+        2.0,
+        "progress of a job is written at most this often",
+        milliseconds=("PROGRESS_UPDATE_INTERVAL_MS",),
+        ge=0.05,
     )
-    max_memory: Size | None = setting(
-        None, "resident memory past which the daemon hands over to a fresh process", ge=32 * 1024**2
+    max_memory: int | None = setting(
+        SIZE, None, "resident memory past which the daemon hands over to a fresh process", ge=32 * 1024**2
     )
-    max_jobs: int | None = setting(None, "jobs after which the daemon hands over to a fresh process", ge=1)
-    max_crashes: int = setting(3, "deaths of its node after which a job is failed", ge=1, le=100)
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = setting(
-        "INFO", "DEBUG, INFO, WARNING or ERROR"
+    max_jobs: int | None = setting(NUMBER, None, "jobs after which the daemon hands over to a fresh process", ge=1)
+    max_crashes: int = setting(NUMBER, 3, "deaths of its node after which a job is failed", ge=1, le=100)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
+        one_of("DEBUG", "INFO", "WARNING", "ERROR", read=str.upper), "INFO", "DEBUG, INFO, WARNING or ERROR"
     )
     log_format: Literal["console", "json"] | None = setting(
-        None, "console or json; by itself: console on a terminal, else json"
+        one_of("console", "json"), None, "console or json; by itself: console on a terminal, else json"
     )
-    log_file: Path | None = setting(None, "log file; empty: LOG_DIR/NAME.log")
-    error_log_file: Path | None = setting(None, "log file for warnings and errors; empty: LOG_DIR/NAME.error.log")
-    log_max_size: Size = setting(20 * 1024**2, "size at which a log file is rotated; 0: never")
-    log_keep: int = setting(10, "rotated log files to keep", ge=0, le=1000)
+    log_file: Path | None = setting(PATH, None, "log file; empty: LOG_DIR/NAME.log")
+    error_log_file: Path | None = setting(PATH, None, "log file for warnings and errors; empty: LOG_DIR/NAME.error.log")
+    log_max_size: int = setting(SIZE, 20 * 1024**2, "size at which a log file is rotated; 0: never")
+    log_keep: int = setting(NUMBER, 10, "rotated log files to keep", ge=0, le=1000)
     log_jobs: Literal["all", "slow", "failures"] | None = setting(
-        None, "which finished jobs are logged; by itself: all below 100 jobs/s, else slow ones"
+        one_of("all", "slow", "failures"),
+        None,
+        "which finished jobs are logged; by itself: all below 100 jobs/s, else slow ones",
     )
-    log_stderr: bool = setting(True, "whether a daemon in the foreground writes its log to standard error too")
-    monitor: Seconds | None = setting(None, "how often the daemon logs its own figures", gt=0)
-    enable_metrics: bool = setting(False, "serve Prometheus metrics")
-    metrics_port: int = setting(9090, "port of the metrics; 0 picks one", ge=0, le=65535)
-    metrics_host: str = setting("127.0.0.1", "address on which the metrics are served")
-    manager_url: Annotated[Optional, AfterValidator(_addresses)] = setting(
+    log_stderr: bool = setting(YES, True, "whether a daemon in the foreground writes its log to standard error too")
+    monitor: float | None = setting(SECONDS, None, "how often the daemon logs its own figures", gt=0)
+    enable_metrics: bool = setting(YES, False, "serve Prometheus metrics")
+    metrics_port: int = setting(NUMBER, 9090, "port of the metrics; 0 picks one", ge=0, le=65535)
+    metrics_host: str = setting(TEXT, "127.0.0.1", "address on which the metrics are served")
+    manager_url: str | None = setting(
+        FILLED,
         None,
         "manager to work through, for a node without database access; several, comma separated: whichever answers",
         "SERVER_URL",
+        check=_addresses,
     )
-    api_token: Optional = setting(None, "token for the manager", secret=True)
-    sentry_dsn: Annotated[Optional, AfterValidator(_dsn)] = setting(
-        None, "where errors are reported, https://key@host/project", secret=True
+    api_token: str | None = setting(FILLED, None, "token for the manager", secret=True)
+    sentry_dsn: str | None = setting(
+        FILLED, None, "where errors are reported, https://key@host/project", secret=True, check=_dsn
     )
-    openai_api_key: str | None = setting(None, "invoice assistant: key of the chat endpoint", secret=True)
-    openai_api_base: str | None = setting(None, "invoice assistant: address of an OpenAI-compatible chat endpoint")
-    mineru_api_token: str | None = setting(None, "invoice assistant: token of the MinerU API", secret=True)
-    smtp_url: str | None = setting(None, "invoice assistant: mail server, smtp://user:password@host:port", secret=True)
-    webhook_url: str | None = setting(None, "invoice assistant: where notifications are posted", secret=True)
+    openai_api_key: str | None = setting(TEXT, None, "invoice assistant: key of the chat endpoint", secret=True)
+    openai_api_base: str | None = setting(
+        TEXT, None, "invoice assistant: address of an OpenAI-compatible chat endpoint"
+    )
+    mineru_api_token: str | None = setting(TEXT, None, "invoice assistant: token of the MinerU API", secret=True)
+    smtp_url: str | None = setting(
+        TEXT, None, "invoice assistant: mail server, smtp://user:password@host:port", secret=True
+    )
+    webhook_url: str | None = setting(TEXT, None, "invoice assistant: where notifications are posted", secret=True)
     attachments_dir: Path | None = setting(
-        None, "invoice assistant: where attachments are stored; empty: STATE_DIR/attachments"
+        PATH, None, "invoice assistant: where attachments are stored; empty: STATE_DIR/attachments"
     )
-    state_dir: Path = setting(_state_dir, "where the embedded database and other state live")
-    runtime_dir: Path = setting(_runtime_dir, "where the PID file and the control socket live")
-    log_dir: Path = setting(_log_dir, "where the log files live")
+    state_dir: Path = setting(PATH, _state_dir, "where the embedded database and other state live")
+    runtime_dir: Path = setting(PATH, _runtime_dir, "where the PID file and the control socket live")
+    log_dir: Path = setting(PATH, _log_dir, "where the log files live")
+
+    def __post_init__(self) -> None:
+        wrong = {}
+        for name, each in self.model_fields.items():
+            try:
+                object.__setattr__(self, name, each.value(getattr(self, name)))
+            except ValueError as error:
+                wrong[name] = str(error)
+        if wrong:
+            raise WrongValues(wrong)
+
+    def model_copy(self, *, update: Mapping[str, Any]) -> Settings:
+        """The same with other values, which are not looked at."""
+        made = copy.copy(self)
+        vars(made).update(update)
+        return made
 
     @property
     def uses_embedded(self) -> bool:
@@ -226,3 +266,6 @@ class Settings(BaseModel):
             return self.node_name
         host = socket.gethostname()
         return host if self.name == "worker" else f"{host}-{self.name}"
+
+
+Settings.model_fields = {each.name: each.metadata["setting"] for each in fields(Settings)}

@@ -5,9 +5,6 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
-
 from workerd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,6 +20,9 @@ def read(path: Path, *, required: bool) -> tuple[dict[str, str], list[str]]:
             if required:
                 raise ConfigError(f"the settings file {path} does not exist (named by --config)")
             return {}, []
+        from dotenv import dotenv_values
+        from dotenv.parser import parse_stream
+
         bindings = list(parse_stream(io.StringIO(path.read_text(encoding="utf-8"))))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the settings file {path} cannot be read: {error}") from error

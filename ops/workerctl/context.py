@@ -114,19 +114,27 @@ async def queue(*, upgrade: bool = True, pool_size: int = 2) -> AsyncIterator[Qu
     from workerd.locate import locate
     from workerd.queue import migrate
     from workerd.queue.client import Queue
-    from workerd.queue.database import connect
 
     where = await asyncio.to_thread(locate, settings())
-    if upgrade:
-        connection = await connect(where.direct, "workerctl worker")
-        try:
-            migrate.check(await migrate.current(connection))
-            if not await migrate.current(connection):
-                await migrate.upgrade(connection)
-        finally:
-            await connection.close()
     async with Queue.connect(where.url, pool_size=pool_size, pooled=where.pooled, name="workerctl worker") as opened:
+        if upgrade:
+            async with opened.connection() as connection:
+                current = await migrate.current(connection)
+            migrate.check(current)
+            if not current:
+                await _make_schema(where.direct)
         yield opened
+
+
+async def _make_schema(direct: str) -> None:
+    from workerd.queue import migrate
+    from workerd.queue.database import connect
+
+    connection = await connect(direct, "workerctl worker")
+    try:
+        await migrate.upgrade(connection)
+    finally:
+        await connection.close()
 
 
 @asynccontextmanager

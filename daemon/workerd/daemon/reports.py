@@ -14,7 +14,7 @@ from sentry_sdk.transport import HttpTransport
 
 from workerd import __version__
 from workerd.daemon.endings import describe
-from workerd.fingerprint import NOT_THEIRS, fingerprint
+from workerd.fingerprint import fingerprint, not_theirs
 from workerd.redact import Redactor
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _frame(match: re.Match[str]) -> dict[str, Any]:
     file = match["file"]
     return {
         "abs_path": file, "filename": Path(file).name, "function": match["function"], "lineno": int(match["line"]),
-        "context_line": match["code"], "in_app": not file.startswith(NOT_THEIRS),
+        "context_line": match["code"], "in_app": not file.startswith(not_theirs()),
     }  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import shutil
@@ -16,7 +15,6 @@ from workerd.embedded import binaries
 from workerd.embedded.place import Place, locate, prepare, usable
 from workerd.embedded.server import answers, as_user, server_pid, start_server, wait_until_gone
 from workerd.errors import EmbeddedError
-from workerd.queue.database import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +74,8 @@ def is_running(state_dir: Path) -> bool:
 
 def stop_if_unused(state_dir: Path) -> bool:
     """Stop the cluster unless somebody is connected to it; whether it does not run now. Raises EmbeddedError when it does not stop."""
+    import asyncio
+
     place = locate(state_dir)
     if not answers(place):
         return True
@@ -175,6 +175,8 @@ def _tool(place: Place, *command: object, text: str = "") -> None:
 async def _others(dsn: str) -> int:
     """How many other clients are connected."""
     import asyncpg
+
+    from workerd.queue.database import CONNECTION_ERRORS
 
     try:
         connection = await asyncpg.connect(dsn, timeout=5)

@@ -12,8 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from workerd.errors import EmbeddedError
 
 if TYPE_CHECKING:
@@ -43,6 +41,8 @@ def server_pid(place: Place) -> int | None:
 
 def _lives(pid: int) -> bool:
     """Whether there is such a process, and not only the record of its death that nobody has collected."""
+    import psutil
+
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -120,6 +120,8 @@ def _remove_stale_locks(place: Place) -> None:
 
     A process that outlives a killed server may still write, so nothing is removed before the last of them has gone.
     """
+    import psutil
+
     pid = (_pid_lines(place) or [""])[0]
     if not pid.isdigit() or (_lives(int(pid)) and psutil.Process(int(pid)).name() == "postgres"):
         return

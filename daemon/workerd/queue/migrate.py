@@ -1,15 +1,15 @@
-"""The schema `workerd`: versioned SQL files, applied under a lock by whoever starts first, beside a fleet that works."""
+"""The schema `workerd`: versioned SQL files, applied under a lock by whoever starts first, beside a fleet that works.
+
+`workerctl --version` asks for the latest number: the driver is imported where something is applied.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import dataclass, field, replace
-from importlib import resources
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
-
-import asyncpg
 
 from workerd.errors import SchemaError
 from workerd.queue import roles
@@ -75,7 +75,7 @@ class Migration:
 def known() -> list[Migration]:
     """All migrations of this program, oldest first."""
     found = []
-    for file in resources.files("workerd.queue").joinpath("migrations").iterdir():
+    for file in Path(__file__).with_name("migrations").iterdir():
         number, _, rest = file.name.partition("_")
         if file.name.endswith(".sql"):
             found.append(Migration(int(number), rest.removesuffix(".sql"), parse(file.read_text(encoding="utf-8"))))
@@ -149,6 +149,10 @@ async def upgrade(connection: AnyConnection, *, patience: float = PATIENCE) -> l
     A part that meets a lock gives way at once and is tried again for `patience` seconds. Raises SchemaError when that was not
     enough, when a row contradicts a new check, when the schema is newer than this program or the role may not change it.
     """
+    import asyncio
+
+    import asyncpg
+
     if not await pending(connection):
         return []
     # asked for again and again: a session that waits for it within the server would hold up a concurrent build of an index
@@ -173,6 +177,10 @@ async def upgrade(connection: AnyConnection, *, patience: float = PATIENCE) -> l
 
 
 async def _apply_patiently(connection: AnyConnection, migration: Migration, part: Part, patience: float) -> None:
+    import asyncio
+
+    import asyncpg
+
     end = monotonic() + patience
     while True:
         try:

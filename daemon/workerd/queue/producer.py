@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from workerd import __version__, trace
+from workerd import trace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,6 +22,8 @@ async def traced(what: Options, write: Callable[[Options], Awaitable[R]], jobs: 
     api = sys.modules.get("opentelemetry.trace")
     if api is None or not api.get_current_span().get_span_context().is_valid:  # somebody else's, that is passed on
         return await write(what._replace(trace=trace.current()))
+    from workerd import __version__
+
     tracer = api.get_tracer("workerd", __version__)
     with tracer.start_as_current_span(
         f"enqueue {what.task}", kind=api.SpanKind.PRODUCER, attributes=_attributes(what, jobs)

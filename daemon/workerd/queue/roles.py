@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-import asyncpg
 
 from workerd.errors import ConfigError, SchemaError
 
@@ -57,9 +55,7 @@ def statements(prefix: str) -> str:
 
 def grants(prefix: str) -> str:
     """What gives the roles all that they may do."""
-    return (
-        resources.files("workerd.queue").joinpath("roles.sql").read_text(encoding="utf-8").replace("{prefix}", prefix)
-    )
+    return Path(__file__).with_name("roles.sql").read_text(encoding="utf-8").replace("{prefix}", prefix)
 
 
 async def create(connection: AnyConnection, prefix: str) -> list[str]:
@@ -67,6 +63,8 @@ async def create(connection: AnyConnection, prefix: str) -> list[str]:
 
     The schema has to be that of this program. Raises SchemaError when the role of the connection may not do it, ConfigError.
     """
+    import asyncpg
+
     wanted = list(names(prefix).values())
     there = {row["rolname"] for row in await connection.fetch(_THERE, wanted)}
     try:

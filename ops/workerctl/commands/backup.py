@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workerctl import archive, context, render
+from workerctl import context, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,7 @@ def backup(
 
     Example: workerctl db backup --to /var/backups/workerd --keep 14
     """
+    from workerctl import archive
     from workerd.errors import ConfigError
 
     to = to or context.settings().state_dir / "backups"
@@ -77,6 +78,7 @@ commands: list[Callable[..., Any]] = [backup, restore]
 
 
 async def _backup(path: Path) -> dict[str, Any]:
+    from workerctl import archive
     from workerd.embedded import binaries
     from workerd.queue.backup import backup as write
 
@@ -97,6 +99,7 @@ async def _backup(path: Path) -> dict[str, Any]:
 async def _restore(path: Path, *, replace: bool) -> dict[str, Any]:
     import asyncpg
 
+    from workerctl import archive
     from workerd.queue import restore
     from workerd.queue.contents import Contents
 

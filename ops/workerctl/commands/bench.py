@@ -52,6 +52,3 @@ def bench(
         render.say(report.markdown())
     else:
         report.show()
-
-
-commands = (bench,)

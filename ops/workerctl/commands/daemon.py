@@ -193,4 +193,3 @@ def scale(
 start.cls = Counting  # type: ignore[attr-defined] # read by the command table
 scale.cls = Counting  # type: ignore[attr-defined]
 restart.cls = Counting  # type: ignore[attr-defined]
-commands = (start, stop, restart, reload, run, scale)

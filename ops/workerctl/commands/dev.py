@@ -33,6 +33,3 @@ def dev(
     if runs is not None:
         raise WorkerdError(f"{setup.settings.name} runs already ({runs}): stop it first with `workerctl stop`")
     context.run(Session(setup).run())
-
-
-commands = (dev,)

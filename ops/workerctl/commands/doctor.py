@@ -53,6 +53,3 @@ def _tell(findings: list[Finding]) -> None:
     render.lines(rows)
     counts = [(sum(each.level == level for each in findings), level) for level in ("problem", "warning")]
     render.say(", ".join(counted(count, level) for count, level in counts if count) or "all is well")
-
-
-commands = (check, doctor)

@@ -151,6 +151,3 @@ def iso_time(text: str | None) -> Any:
         return None if text is None else datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(f"--run-at {text!r} is no ISO time, such as 2030-01-31T08:00:00+01:00") from None
-
-
-commands = (enqueue,)

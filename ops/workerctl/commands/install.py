@@ -112,6 +112,3 @@ def _as_root(chosen: Target, verb: str, hint: str = "") -> None:
         raise WorkerdError(
             f"`{what}` writes below /etc and makes a user: run it as root, `sudo workerctl {what}`{hint}"
         )
-
-
-commands = (install, uninstall)

@@ -135,6 +135,3 @@ def _moment(text: str) -> float:
     from datetime import datetime
 
     return datetime.fromisoformat(text).astimezone().timestamp()
-
-
-commands = (logs, follow)

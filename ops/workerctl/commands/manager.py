@@ -45,9 +45,6 @@ async def _serve(host: str, port: int, patience: float | None) -> None:
         await serve(queue, direct, settings, host, port, stand_in)
 
 
-commands = (manager,)
-
-
 @tokens.command("create")
 def create_token(
     name: Name,

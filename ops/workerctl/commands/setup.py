@@ -72,6 +72,3 @@ def init() -> None:
     except OSError as error:
         raise ConfigError(f"{here} is not writable: {error.strerror}") from error
     render.say(f'wrote {", ".join(FILES)}; now: workerctl start && workerctl enqueue hello \'{{"name": "you"}}\'')
-
-
-commands = (config, init)

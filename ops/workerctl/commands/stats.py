@@ -48,6 +48,3 @@ async def _ask(hours: float) -> tuple[list[dict[str, object]], list[dict[str, ob
 
     async with context.queue() as queue, queue.connection() as connection:
         return await inspect.queues(connection), await inspect.tasks(connection, hours)
-
-
-commands = (stats,)

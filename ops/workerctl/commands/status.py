@@ -106,6 +106,3 @@ def health(
     name, word = chosen.settings.name, "ready" if ready else "alive"
     render.say(f"{name} is {word}" if good else f"{name} is not {word}: {answer['reason']}")
     return 0 if good else 1
-
-
-commands = (status, health)

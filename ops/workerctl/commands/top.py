@@ -26,6 +26,3 @@ def top(runtime: context.RuntimeOption = None) -> int:
     shown = Top(Source(context.runtime(runtime)))
     shown.run()
     return shown.return_code or 0
-
-
-commands = (top,)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -115,8 +114,7 @@ class Docker(Runtime):
             top = max(number_of(container) for container in known)
             for number in range(top + 1, top + 1 + count - len(known)):
                 self._containers.copy(known[0], number).start()
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(self._remove, known[count:]))
+        _at_once(self._remove, known[count:])
 
     def _remove(self, container: Container) -> None:
         self._stop(container)
@@ -138,8 +136,14 @@ class Docker(Runtime):
 
     def _each(self, work: Callable[[Container], Any]) -> list[Any]:
         """Do it to all that run, at the same time."""
-        with ThreadPoolExecutor() as pool:
-            return list(pool.map(work, self._containers.running()))
+        return _at_once(work, self._containers.running())
+
+
+def _at_once(work: Callable[[Container], Any], containers: list[Container]) -> list[Any]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(work, containers))
 
 
 def _drain(container: Container, timeout: float, *, now: bool) -> None:

@@ -7,7 +7,6 @@ import select
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,10 +38,12 @@ class Local(Runtime):
         return None if self._pid is None else f"PID {self._pid}"
 
     def keeper(self) -> Keeper | None:
+        pid = self._pid
+        if pid is None:
+            return None
         from workerctl.runtimes.keeper import keeper_of
 
-        pid = self._pid
-        return None if pid is None else keeper_of(pid)
+        return keeper_of(pid)
 
     def launch(self) -> Launched | None:
         try:
@@ -53,6 +54,8 @@ class Local(Runtime):
         return Launched(Path(told["directory"]), told["flags"], None if file is None else Path(file))
 
     def start(self, count: int | None) -> None:
+        import tempfile
+
         # the number stands among the flags
         with tempfile.TemporaryDirectory(prefix="workerctl-") as folder, tempfile.TemporaryFile() as words:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
