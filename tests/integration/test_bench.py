@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,11 +63,13 @@ async def _databases(db: DB) -> list[str]:
 
 def _daemons(server: str) -> list[int]:
     """The PIDs of daemons on a database that a benchmark has made on this server."""
-    start = server.partition("?")[0].rpartition("/")[0] + "/workerd_bench_"
+    head, mark, query = server.partition("?")
+    start, end = head.rpartition("/")[0] + "/workerd_bench_", mark + query  # an embedded server is told by its socket
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get("DATABASE_URL", "").startswith(start):
+            address = process.environ().get("DATABASE_URL", "")
+            if address.startswith(start) and address.endswith(end):
                 found.append(process.pid)
     return found
 
@@ -79,20 +80,19 @@ async def _all_gone(server: str) -> None:
     async def gone() -> bool:
         return not _daemons(server)
 
-    await until(gone, "no daemon is left", 3)
+    await until(gone, "no daemon is left")
 
 
 async def test_it_measures_everything_and_leaves_nothing(ctl: Ctl, db: DB, server: str) -> None:
-    began = time.monotonic()
     groups = "drain,fleet,snapshot,enqueue,latency,backlog"
-    done = ctl("bench", "--repeat", "1", "--jobs", "500", "--only", groups, "--json")
+    done = ctl("bench", "--repeat", "1", "--jobs", "100", "--only", groups, "--json")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began < 100
     report = json.loads(done.stdout)
     assert report["figures"].keys() >= FIGURES
     latencies = {
         key for key in report["figures"] if key.startswith("latency_")
     }  # a start may come before the commit is known
+    assert {len(figure["runs"]) for figure in report["figures"].values()} == {1}, "so small a one tries nothing again"
     assert [key for key in report["figures"].keys() - latencies if report["figures"][key]["min"] <= 0] == []
     assert report["machine"]["cores"] == os.cpu_count()
     assert report["server"]["fsync"] in ("on", "off")
@@ -114,6 +114,7 @@ async def test_only_what_is_asked_for_as_markdown(ctl: Ctl) -> None:
     ]
 
 
+@pytest.mark.long  # installs it; tests/unit/test_contest.py has the pairs without
 async def test_a_peer_is_measured_beside_workerd_in_pairs(ctl: Ctl, db: DB, server: str, tmp_path: Path) -> None:
     done = ctl(
         "bench", "--repeat", "2", "--jobs", "200", "--only", "drain,enqueue,latency", "--peer", "pgqueuer", "--json",
@@ -182,7 +183,8 @@ async def test_ctrl_c_leaves_nothing(ctl: Ctl, db: DB, server: str) -> None:
 
     await until(measures, "a daemon of the benchmark runs")
     bench.send_signal(signal.SIGINT)
-    assert bench.wait(30) == 130
+    _, said = bench.communicate(timeout=60)
+    assert bench.returncode == 130, said
     assert await _databases(db) == []
     await _all_gone(server)
 

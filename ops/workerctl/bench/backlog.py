@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 BACKLOG = 1_000_000
 READY = 5000  # jobs
 LOAD_LIMIT = 600.0  # seconds
-ROUNDS = 5  # with and without, each repetition: so short a drain varies
+ROUNDS = 5  # at most, with and without, each repetition: so short a drain varies
 
 # So many copies of a job that is in history, but for the id.
 _COPIES = """
@@ -34,7 +34,7 @@ async def backlog(site: Site) -> list[Figure]:
             await loaded.clear()
             await site.ours.clear()
             await _load(loaded, kind, behind)
-            for number in range(ROUNDS):
+            for number in range(max(1, round(ROUNDS * site.part))):
                 pair = [site.ours, loaded] if (site.turn + number) % 2 else [loaded, site.ours]
                 rates = {ours: await _drain(ours, jobs) for ours in pair}
                 whole, key, who = f"drain of {jobs:,} beside {behind:,} {what}", f"backlog_{kind}", site.ours.title

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workerctl.bench.site import Site
 
 LONGEST = 10.0  # seconds
+SHORTEST = 0.2  # seconds
 IDLE = 50  # jobs/s
 BUSY = 10_000  # jobs/s
 AT_ONCE = 100  # jobs of one call, when busy
@@ -67,4 +68,4 @@ def _figures(contender: Contender, key: str, what: str, waits: list[float]) -> l
 
 
 def _seconds(site: Site) -> float:
-    return max(1.0, LONGEST * site.part)
+    return max(SHORTEST, LONGEST * site.part)
