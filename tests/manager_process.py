@@ -8,21 +8,24 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 
+from tests.command import Forked, needs_interpreter
 from tests.support import LIMIT, ROOT, until
 from workerd.queue import tokens
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import asyncpg
 
     from workerd.settings import Settings
 
     DB = asyncpg.Connection[asyncpg.Record]
+
+
+IMPORTS = ("uvicorn", "workerctl.manager.serve", "workerctl.manager.app")
 
 
 class ManagerProcess:
@@ -37,7 +40,7 @@ class ManagerProcess:
             "DATABASE_URL": dsn, "STATE_DIR": str(directory), "RUNTIME_DIR": str(directory / "run"), "LOG_DIR": str(directory),
             "NODE_NAME": "manager",
         }  # fmt: skip
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
 
     def __enter__(self) -> ManagerProcess:
         return self
@@ -48,21 +51,27 @@ class ManagerProcess:
     async def start(self) -> None:
         """Returns when it answers."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "workerctl", "manager", "--port", str(self.port), *self._words],
-                cwd=ROOT, env={**os.environ, **self._environment}, stdout=log, stderr=log,
-            )  # fmt: skip
+            self.process = self._begin({**os.environ, **self._environment}, log.fileno())
 
         async def answers() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, self.log.read_text()
             try:
-                async with httpx.AsyncClient() as client:
+                async with httpx.AsyncClient(timeout=LIMIT) as client:
                     return (await client.get(f"{self.url}/readyz")).status_code == 200
             except httpx.HTTPError:
                 return False
 
         await until(answers, "the manager answers")
+
+    def _begin(self, env: dict[str, str], log: int) -> subprocess.Popen[bytes] | Forked:
+        words = ["workerctl", "manager", "--port", str(self.port), *self._words]
+        with Path(os.devnull).open("rb") as nothing:
+            if needs_interpreter(env):
+                return subprocess.Popen(
+                    [sys.executable, "-m", *words], cwd=ROOT, env=env, stdin=nothing, stdout=log, stderr=log
+                )
+            return Forked(words, ROOT, env, nothing.fileno(), log, log, IMPORTS)
 
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
 
+from tests import command
+from tests.fork_client import SERVER
+
+FORKED = Path(__file__).parent / "forked"  # the `workerctl` that the fork server runs
 PATIENCE = 60.0  # seconds that a block may take
 
 
@@ -36,9 +40,9 @@ class Shell:
         for each in Path(self.environment["RUNTIME_DIR"]).glob("*.sock"):
             self(f"workerctl stop --now --name {each.stem}")
 
-    def endless(self, command: str, sign: str) -> None:
+    def endless(self, words: str, sign: str) -> None:
         """Run a command that goes on until it is interrupted, until it has printed this; it ends then as it should."""
-        with self._bash(f"exec {command}", {}, stderr=subprocess.STDOUT) as process:
+        with self._bash(f"exec {words}", {}, stderr=subprocess.STDOUT) as process:
             limit = Timer(PATIENCE, process.kill)
             limit.start()
             assert process.stdout is not None
@@ -46,15 +50,17 @@ class Shell:
             process.send_signal(signal.SIGINT)
             process.stdout.read()
         limit.cancel()
-        assert seen, f"{command} did not print {sign}"
-        assert process.returncode in (0, 130), command
+        assert seen, f"{words} did not print {sign}"
+        assert process.returncode in (0, 130), words
 
     def _bash(self, text: str, environment: dict[str, str], stderr: int) -> subprocess.Popen[str]:
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        path = f"{FORKED}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        server = command.server().fileno()
         return subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", text],
             cwd=self.directory,
-            env={**os.environ, **self.environment, **environment, "PATH": path},
+            env={**os.environ, **self.environment, **environment, "PATH": path, SERVER: str(server)},
+            pass_fds=[server],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,

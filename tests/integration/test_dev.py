@@ -58,8 +58,10 @@ class Project:
         ctl.environment |= {"TASKS": "shop", "APP_DIR": str(ctl.directory), "STALL_LIMIT": "1"}
         self.module = ctl.directory / "shop.py"
         self.module.write_text(TASKS)
+        began = time.monotonic()
         self.terminal = Terminal(ctl, "dev")
         self.terminal.until("ready")
+        self.first = time.monotonic() - began  # seconds to its first daemon
 
     def change(self, old: str, new: str) -> None:
         self.terminal.shown = ""
@@ -90,7 +92,7 @@ async def test_new_code_runs_soon_after_the_change_and_no_job_is_lost(
         took.append(time.monotonic() - began)
         assert "shop.py changed: the daemon is started anew" in shown
         await until_state(db, job, "running")
-    assert min(took) < 2.0, took  # the machine may have other things to do; by itself it is half a second
+    assert min(took) < project.first, took  # what does not change is imported already
     project.change("asyncio.sleep(seconds)", "asyncio.sleep(0)")
     row = await until_state(db, job, "succeeded", "failed")
     assert (row["result"], row["failures"]) == ('"v4"', 0)
@@ -142,14 +144,14 @@ async def test_ctrl_c_ends_the_daemon_with_dev_and_a_third_one_kills_what_a_debu
         return owner(Path(project.ctl.environment["RUNTIME_DIR"], "worker.pid")) is None
 
     await until(insists, "the daemon is killed")
-    assert project.terminal.process.wait(10) == 0
+    assert project.terminal.process.wait(60) == 0
     assert project.ctl("status").returncode == 3
     project.module.write_text(TASKS.replace("breakpoint()", ""))
     terminal = Terminal(project.ctl, "dev")
     assert (await until_state(db, job, "succeeded"))["failures"] == 0
     terminal.type("\x03")
     assert "stopped: PID" in terminal.to_the_end()
-    assert terminal.process.wait(10) == 0
+    assert terminal.process.wait(60) == 0
     assert project.ctl("status").returncode == 3
 
 
@@ -158,13 +160,15 @@ async def test_ctrl_c_is_heard_while_the_daemon_still_imports(ctl: Ctl, processe
     terminal = Terminal(ctl, "dev")
 
     async def begun() -> bool:
-        children = psutil.Process(terminal.process.pid).children()
-        return sum("workerctl.dev.spare" in each.cmdline() for each in children) >= processes
+        assert terminal.process.poll() is None, terminal.to_the_end()
+        return (
+            len(psutil.Process(terminal.process.pid).children()) >= processes
+        )  # the daemon, then the next one's spare
 
     await until(begun, "the processes have begun")
     terminal.type("\x03")
     assert "Traceback" not in terminal.to_the_end()
-    assert terminal.process.wait(10) == 0
+    assert terminal.process.wait(60) == 0
     terminal.close()
 
 

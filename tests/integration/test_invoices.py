@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import shutil
 import time
 from contextlib import asynccontextmanager
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("assistant")
 FOLDER = Path(os.environ.get("INVOICES") or ROOT.parent / "shared" / "invoices")
 DAY = 86400.0  # seconds
+MUCH = 8  # parts of a whole: one of them is
 BOMB = (
     '<?xml version="1.0"?><!DOCTYPE Invoice [<!ENTITY a0 "boom">'
     + "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12))
@@ -189,7 +191,7 @@ async def test_the_name_of_an_attachment_leads_to_no_other_directory(
 )
 async def test_what_is_no_mail_is_refused(queue: Queue, payload: dict[str, str], why: str) -> None:
     with pytest.raises(JobFailed, match=why):
-        await queue.result(await queue.enqueue(process_email, payload), timeout=10)
+        await queue.result(await queue.enqueue(process_email, payload), timeout=60)
 
 
 def encrypted() -> bytes:
@@ -337,7 +339,7 @@ async def test_cleanup_removes_old_files_of_its_directory_alone(
         aged(attachments / entry, 365)
 
     job = await queue.enqueue(cleanup_files, {"days": 7})
-    assert await queue.result(job, timeout=10) == {"removed": 2, "bytes": 10}
+    assert await queue.result(job, timeout=60) == {"removed": 2, "bytes": 10}
     left = {"young.pdf", "link.pdf", "folder link", "dangling", "pipe", "folder"}
     assert {path.name for path in attachments.iterdir()} == left
     assert (attachments / "folder" / "old.pdf").exists()
@@ -348,16 +350,16 @@ async def test_cleanup_has_nothing_to_do_without_a_directory_and_refuses_nonsens
     queue: Queue, attachments: Path
 ) -> None:
     attachments.rmdir()
-    assert await queue.result(await queue.enqueue(cleanup_files), timeout=10) == {"removed": 0, "bytes": 0}
+    assert await queue.result(await queue.enqueue(cleanup_files), timeout=60) == {"removed": 0, "bytes": 0}
     with pytest.raises(JobFailed, match="days is negative"):
-        await queue.result(await queue.enqueue(cleanup_files, {"days": -1}), timeout=10)
+        await queue.result(await queue.enqueue(cleanup_files, {"days": -1}), timeout=60)
 
 
 async def test_the_row_and_the_success_are_written_by_one_transaction(queue: Queue, db: DB, tmp_path: Path) -> None:
     path = tmp_path / "bill.xml"
     path.write_text(UBL, encoding="utf-8")
     job = await queue.enqueue(ocr_extract, {"path": str(path)})
-    await queue.result(job, timeout=10)
+    await queue.result(job, timeout=60)
     wrote = await db.fetchval("SELECT xmin::text FROM invoices.invoice WHERE job_id = $1", job)
     assert wrote is not None
     assert await db.fetchval("SELECT xmin::text FROM workerd.history WHERE id = $1", job) == wrote
@@ -380,25 +382,31 @@ async def test_a_row_that_cannot_be_committed_leaves_no_success(
     assert "UniqueViolationError" in await until(tried, "a commit has failed")
     assert await db.fetchval("SELECT count(*) FROM invoices.invoice") == 1
     await db.execute("ALTER TABLE invoices.invoice DROP CONSTRAINT one")
-    await queue.result(job, timeout=10)
+    await queue.result(job, timeout=60)
     assert await db.fetchval("SELECT job_id FROM invoices.invoice WHERE path = $1", str(second)) == job
 
 
+def work() -> float:
+    """Seconds of CPU that this process and those that it has waited for have had."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
 @asynccontextmanager
-async def heartbeat(limit: float) -> AsyncIterator[None]:
-    """Fails when the event loop stood still for this long meanwhile."""
-    pauses = [0.0]
+async def heartbeat() -> AsyncIterator[None]:
+    """Fails when one turn of the event loop did much of all the work that was done meanwhile: others have to do that."""
+    turns = [0.0]
 
     async def beat() -> None:
         while True:
-            began = time.monotonic()
+            began = time.thread_time()
             await asyncio.sleep(0.005)
-            pauses.append(time.monotonic() - began)
+            turns.append(time.thread_time() - began)
 
+    before = work()
     beating = asyncio.create_task(beat())
     yield
     beating.cancel()
-    assert max(pauses) < limit
+    assert max(turns) < (work() - before) / MUCH
 
 
 def pages(count: int, lines: int) -> bytes:
@@ -420,7 +428,7 @@ async def test_large_documents_do_not_hold_up_the_loop(queue: Queue, tmp_path: P
     contents = {"a.xml": many, "b.pdf": pages(12, 60), "c.pdf": pdf(TEXT) + bytes(10_000_000), "d.pdf": pdf(TEXT, many)}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    async with heartbeat(0.5):
+    async with heartbeat():
         found = await asyncio.gather(*(extract(queue, tmp_path / name) for name in contents))
     assert [each["number"] for each in found] == ["NB-2026-0117", "BT-4471", "BT-4471", "NB-2026-0117"]
 
@@ -432,8 +440,8 @@ async def test_large_mails_do_not_hold_up_the_loop(queue: Queue, tmp_path: Path)
     mail.add_attachment(pdf(TEXT) + bytes(20_000_000), maintype="application", subtype="pdf", filename="large.pdf")
     path = tmp_path / "large.eml"
     path.write_bytes(bytes(mail))
-    async with heartbeat(0.5):
+    async with heartbeat():
         job = await queue.enqueue("process_email", {"path": str(path)})
-        told = await queue.result(job, timeout=20)
+        told = await queue.result(job, timeout=60)
     assert (told["subject"], len(told["jobs"])) == ("large", 1)
-    assert (await queue.result(told["jobs"][0], timeout=20))["number"] == "BT-4471"
+    assert (await queue.result(told["jobs"][0], timeout=60))["number"] == "BT-4471"

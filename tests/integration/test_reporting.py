@@ -10,7 +10,7 @@ import pytest
 
 from tests.manager_process import free_port
 from tests.sentry import KEY, Sentry
-from tests.support import ROOT, until_state
+from tests.support import LIMIT, ROOT, until_state
 from workerd import __version__
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ async def test_a_dead_endpoint_disturbs_neither_jobs_nor_the_end_nor_the_log(ctl
     began = time.monotonic()
     stopped = ctl("stop")
     assert stopped.returncode == 0, stopped.stderr
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < LIMIT
     log = ctl("logs", "--lines", "500").stdout
     assert log.count("does not take reports") == 1, log
     assert "envelope" not in log
@@ -106,7 +106,7 @@ async def test_without_the_extra_one_line_says_what_to_install(ctl: Ctl, queue: 
     path = f"{ctl.directory}:{os.environ.get('PYTHONPATH', '')}:{ROOT}"
     ctl.environment |= {"PYTHONPATH": path, "SENTRY_DSN": f"http://{KEY}@127.0.0.1:1/42"}
     start(ctl)
-    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=5) == 1
+    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=60) == 1
     lines = [line for line in ctl("logs", "--errors").stdout.splitlines() if "SENTRY_DSN" in line]
     assert len(lines) == 1
     assert "pip install 'workerd[sentry]'" in lines[0]

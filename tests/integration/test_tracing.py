@@ -14,7 +14,7 @@ import pytest
 from tests.collector import CONSUMER, ERROR, PRODUCER, Collector
 from tests.examples import examples
 from tests.manager_process import free_port
-from tests.support import ROOT, until_state
+from tests.support import LIMIT, ROOT, until_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,11 +181,11 @@ async def test_a_dead_collector_disturbs_neither_jobs_nor_the_drain_nor_the_log(
     }  # fmt: skip
     start(ctl)
     for _ in range(20):
-        assert await queue.result(await queue.enqueue("ship", {"how": "post"}), timeout=5) == "post"
+        assert await queue.result(await queue.enqueue("ship", {"how": "post"}), timeout=60) == "post"
     began = time.monotonic()
     stopped = ctl("stop")
     assert stopped.returncode == 0, stopped.stderr
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < LIMIT
     lines = [line for line in ctl("logs", "--lines", "500").stdout.splitlines() if "trace" in line or "span" in line]
     assert 1 <= len(lines) <= 2, lines
 
@@ -207,7 +207,7 @@ async def test_without_the_extra_one_line_says_what_to_install(ctl: Ctl, queue: 
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
     }
     start(ctl)
-    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=5) == 1
+    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=60) == 1
     lines = [line for line in ctl("logs", "--errors").stdout.splitlines() if "OTLP" in line]
     assert len(lines) == 1
     assert "pip install 'workerd[otel]'" in lines[0]

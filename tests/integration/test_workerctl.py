@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -31,13 +30,17 @@ def started(ctl: Ctl) -> Ctl:
     return ctl
 
 
-def test_help_answers_at_once(ctl: Ctl) -> None:
-    took = []
-    for _ in range(3):
-        began = time.perf_counter()
-        assert "jobs" in ctl("--help").stdout
-        took.append(time.perf_counter() - began)
-    assert min(took) < 0.3 * float(os.environ.get("SLOW_MACHINE", "1"))
+def test_help_answers_at_once() -> None:
+    """Nothing is imported that takes its time and is not needed for that."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "workerctl", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "jobs" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "workerctl.app" in imported
+    assert (
+        imported & {"asyncpg", "docker", "fastapi", "psutil", "pydantic", "rich", "textual", "workerd.daemon"} == set()
+    )
 
 
 def test_every_command_has_help_with_an_example(ctl: Ctl) -> None:
@@ -58,9 +61,7 @@ def test_every_command_has_help_with_an_example(ctl: Ctl) -> None:
 
 
 def test_start_status_scale_stop(ctl: Ctl) -> None:
-    began = time.monotonic()
     done = ctl("start", "4")
-    assert time.monotonic() - began < 4
     assert "started (local, PID" in done.stdout
     status = ctl.json("status")
     assert (status["state"], status["workers"], status["busy"]) == ("running", 4, 0)
@@ -98,7 +99,7 @@ def test_what_does_not_run_answers_3(ctl: Ctl) -> None:
 
 
 async def test_scaling_interrupts_no_job_and_stop_drains(started: Ctl, db: DB) -> None:
-    jobs = [int(started("enqueue", "nap", '{"seconds": 0.8}').stdout) for _ in range(4)]
+    jobs = [int(started("enqueue", "nap", '{"seconds": 4}').stdout) for _ in range(4)]
 
     async def busy() -> bool:
         return bool(started.json("status")["busy"])
