@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import asyncpg
-import pytest
 
 from tests.support import InProcess, state_of
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 async def test_sql_enqueues_what_the_daemon_runs(node: InProcess, queue: Queue, db: DB) -> None:
     job = await db.fetchval("""SELECT workerd.enqueue('echo', '{"value": 5}')""")
-    assert await queue.result(job, timeout=10) == 5
+    assert await queue.result(job, timeout=60) == 5
 
 
 async def test_sql_takes_named_options_and_the_tasks_declaration(node: InProcess, queue: Queue, db: DB) -> None:
@@ -35,7 +34,7 @@ async def test_sql_takes_named_options_and_the_tasks_declaration(node: InProcess
 
 
 async def test_the_view_counts_jobs_by_status(node: InProcess, queue: Queue, db: DB) -> None:
-    await queue.result(await queue.enqueue("echo"), timeout=10)
+    await queue.result(await queue.enqueue("echo"), timeout=60)
     await queue.enqueue("echo", delay="1h")
     await queue.enqueue("unknown")
     counted = await db.fetch("SELECT status, count(*) FROM workerd.task_queue GROUP BY status ORDER BY status")
@@ -48,20 +47,24 @@ async def test_the_view_counts_jobs_by_status(node: InProcess, queue: Queue, db:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("call", "reason"),
-    [
-        ("workerd.enqueue('t', '[1]')", "not a JSON object"),
-        ("workerd.enqueue('t', NULL)", "not a JSON object"),
-        ("workerd.enqueue('t', jsonb_build_object('x', repeat('y', 1000001)))", "over 1 MB"),
-        ("workerd.enqueue('t', priority => 99999)", "priority 99999"),
-        ("workerd.enqueue('t', queue => '')", "queue_name_check"),
-        ("workerd.enqueue('t', key => '')", "key_key_check"),
-    ],
-)
-async def test_sql_refuses_what_cannot_run(db: DB, call: str, reason: str) -> None:
-    with pytest.raises(asyncpg.PostgresError, match=reason):
-        await db.execute(f"SELECT {call}")
+REFUSED = {
+    "workerd.enqueue('t', '[1]')": "not a JSON object",
+    "workerd.enqueue('t', NULL)": "not a JSON object",
+    "workerd.enqueue('t', jsonb_build_object('x', repeat('y', 1000001)))": "over 1 MB",
+    "workerd.enqueue('t', priority => 99999)": "priority 99999",
+    "workerd.enqueue('t', queue => '')": "queue_name_check",
+    "workerd.enqueue('t', key => '')": "key_key_check",
+}
+
+
+async def test_sql_refuses_what_cannot_run(db: DB) -> None:
+    said = {}
+    for call in REFUSED:
+        try:
+            said[call] = str(await db.fetchval(f"SELECT {call}"))
+        except asyncpg.PostgresError as error:
+            said[call] = str(error)
+    assert {call: said[call] for call, reason in REFUSED.items() if reason not in said[call]} == {}
     assert await db.fetchval("SELECT count(*) FROM workerd.job") == 0
 
 
@@ -72,7 +75,7 @@ async def test_a_job_that_commits_late_is_found(node: InProcess, queue: Queue, d
     late = await queue.enqueue("echo", {"value": "late"}, connection=db)
     for n in range(50):
         await queue.enqueue("echo", {"value": n})
-    await queue.result(await queue.enqueue("echo"), timeout=10)
+    await queue.result(await queue.enqueue("echo"), timeout=60)
     await transaction.commit()
-    assert await queue.result(late, timeout=10) == "late"
+    assert await queue.result(late, timeout=60) == "late"
     assert await state_of(db, late) == "succeeded"

@@ -7,7 +7,6 @@ import contextlib
 import random
 from collections import Counter
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -22,7 +21,7 @@ from workerd.queue.rescue import rescue
 from workerd.queue.stage import stage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from workerd.queue.lane import Lane
 
@@ -30,7 +29,11 @@ if TYPE_CHECKING:
 
 NODES = 8
 WAITING = 400  # jobs that are kept waiting
-LOCK_LIMIT = 5.0  # seconds that anybody may wait for a lane
+LOCK_LIMIT = (
+    30.0  # seconds that anybody may wait for a lane: they are milliseconds, and forever where a lock is left behind
+)
+LIMIT = 600.0  # seconds for all of it: a tenth is plenty
+ROUNDS = 10  # of each node in which nothing is done though something is left: then nothing ever will be
 NAME = "attack"
 
 _UNFINISHED = """
@@ -48,27 +51,54 @@ class Attack:
     dsn: str
     reconciles: bool = True
     by_event: bool = False  # a death is an event: what its node holds is taken back once
-    settle_limit: float = 30.0
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
-    async def run(self, seconds: float) -> list[str]:
-        """Attack for so long, let the fleet come to rest, and tell what was wrong."""
+    async def run(self, enough: Mapping[str, int]) -> list[str]:
+        """Attack until each of these has happened so often, let the fleet come to rest, and tell what was wrong."""
         judge = await asyncpg.connect(self.dsn)
         await judge.execute("SELECT workerd.lane_of('one', 0), workerd.lane_of('two', 3)")
         await install(judge)
         self.lanes: list[Lane] = await lanes(judge, [])
+        self.enough = enough
         self.rest = asyncio.Event()  # set when nothing fails any more and all shall end
         self.over = asyncio.Event()
-        async with asyncpg.create_pool(self.dsn, min_size=1, max_size=5) as self.db:  # never cut
-            await self._go(seconds)
+        self._steps, self._stepped = 0, asyncio.Event()
+        async with (
+            asyncio.timeout(LIMIT),
+            asyncpg.create_pool(self.dsn, min_size=1, max_size=5) as self.db,
+        ):  # never cut
+            await self._go()
         deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
         wrong = [*self.wrong, *await broken(judge), *await violations(judge)]
         wrong += ["a deadlock"] * await judge.fetchval(deadlocks)
         await judge.close()
         return wrong
 
-    async def _go(self, seconds: float) -> None:
+    def count(self, what: str, many: int = 1) -> None:
+        """Something has happened; the attack ends with the last thing that had to."""
+        self.counts[what] += many
+        if what in self.enough and all(self.counts[each] >= least for each, least in self.enough.items()):
+            self.rest.set()
+
+    def step(self) -> None:
+        """A node has done one thing."""
+        self._steps += 1
+        self._stepped.set()
+        self._stepped = asyncio.Event()
+
+    async def _after(self, least: int, most: int) -> None:
+        """Wait while the nodes take some steps: on a slow machine trouble is no more frequent than on a fast one."""
+        end = self._steps + random.randint(least, most)
+        while self._steps < end and not self.rest.is_set():
+            await self._stepped.wait()
+
+    def is_wrong(self, what: str) -> None:
+        """Something has happened that must not: the attack has succeeded."""
+        self.wrong.append(what)
+        self.rest.set()
+
+    async def _go(self) -> None:
         self.nodes = [Attacker(self) for _ in range(NODES)]
         async with asyncio.TaskGroup() as group:
             for node in self.nodes:
@@ -78,18 +108,22 @@ class Attack:
             async with asyncio.TaskGroup() as troubles:
                 for trouble in (self._enqueue, self._enqueue_late, self._kill, self._declare_dead, self._cancel):
                     troubles.create_task(self._repeat(trouble, self.rest))
-                await asyncio.sleep(seconds)
-                self.rest.set()
             await self._come_to_rest()
             self.over.set()
 
     async def _come_to_rest(self) -> None:
-        limit = monotonic() + self.settle_limit
-        while any(left := tuple(await self.db.fetchrow(_UNFINISHED) or ())):
-            if monotonic() > limit or self.wrong:
-                self.wrong.append(f"ready, scheduled and leased in the end: {left}")
-                return
+        """Wait as long as anything is done; where each node has looked often enough and does nothing, something is stuck."""
+        before, begun = (), self._rounds
+        while not self.wrong and any(left := tuple(await self.db.fetchrow(_UNFINISHED) or ())):
+            if left != before:
+                before, begun = left, self._rounds
+            elif min(now - then for now, then in zip(self._rounds, begun, strict=True)) > ROUNDS:
+                self.is_wrong(f"ready, scheduled and leased in the end: {left}")
             await asyncio.sleep(0.05)
+
+    @property
+    def _rounds(self) -> list[int]:
+        return [self.counts["rounds of rescue"], *(node.rounds for node in self.nodes)]
 
     async def _repeat(self, step: Callable[[DB], Awaitable[None]], end: asyncio.Event) -> None:
         """One step after the other on a connection that may be cut at any time."""
@@ -106,11 +140,11 @@ class Attack:
 
     def judge(self, error: BaseException) -> None:
         """What a call may raise here, and what it must not."""
-        self.counts[type(error).__name__] += 1
+        self.count(type(error).__name__)
         if isinstance(
             error, (asyncpg.DeadlockDetectedError, asyncpg.RaiseError, asyncpg.IntegrityConstraintViolationError)
         ):
-            self.wrong.append(str(error))
+            self.is_wrong(str(error))
 
     async def _enqueue(self, db: DB) -> None:
         if await db.fetchval("SELECT count(*) FROM workerd.ready") < WAITING:
@@ -123,15 +157,15 @@ class Attack:
                 lane.priority,
             )
             await db.fetchval(many, TASK, random.choice([1, 5, 100]), lane.queue, lane.priority)
-        await asyncio.sleep(0.02)
+        await self._after(5, 10)
 
     async def _enqueue_late(self, db: DB) -> None:
         """Behind every bound by the time it commits; if it does."""
         lane = random.choice(self.lanes)
         async with db.transaction():
             await db.execute("SELECT workerd.enqueue($1, queue => $2, priority => $3)", TASK, lane.queue, lane.priority)
-            await asyncio.sleep(random.uniform(0.1, 1.5))
-        self.counts["late commits"] += 1
+            await self._after(50, 500)
+        self.count("late commits")
 
     async def _kill(self, _: DB) -> None:
         """End one or more sessions in the middle of whatever they do."""
@@ -140,8 +174,8 @@ class Attack:
             " WHERE datname = current_database() AND application_name = $1 ORDER BY random() LIMIT $2",
             NAME, random.choice([1, 1, 3]),
         )  # fmt: skip
-        self.counts["killed"] += len(cut)
-        await asyncio.sleep(random.uniform(0.01, 0.15))
+        self.count("killed", len(cut))
+        await self._after(5, 75)
 
     async def _declare_dead(self, db: DB) -> None:
         """A node that may well live, and wait for a lane; it goes on until it hears of that."""
@@ -152,8 +186,8 @@ class Attack:
             waiting = [node for node in self.nodes if node.claiming] or self.nodes
             for node in random.sample(waiting, min(2, len(waiting))):
                 await self.declare(node.id)
-                self.counts["declared dead while alive"] += 1
-        await asyncio.sleep(random.uniform(0.05, 0.3))
+                self.count("declared dead while alive")
+        await self._after(20, 120)
 
     async def declare(self, node: int) -> None:
         await self.db.execute(
@@ -174,18 +208,19 @@ class Attack:
 
     async def _rescue(self, db: DB) -> None:
         if not self.by_event:
-            self.counts["rescued"] += len(await rescue(db, 10_000, DAY))
+            self.count("rescued", len(await rescue(db, 10_000, DAY)))
         await stage(db)
+        self.count("rounds of rescue")
         await asyncio.sleep(0.03)
 
     async def _cancel(self, db: DB) -> None:
-        await asyncio.sleep(0.01)
+        await self._after(2, 8)
         job = await db.fetchval(
             "SELECT id FROM ledger WHERE what = 'in' ORDER BY seq DESC OFFSET $1 LIMIT 1", random.randint(0, 300)
         )
         if job is not None:
             state = await db.fetchval("SELECT workerd.cancel($1, $2)", job, DAY)
-            self.counts[f"cancel: {state}"] += 1
+            self.count(f"cancel: {state}")
             if random.random() < 0.3:
                 await db.execute("SELECT workerd.retry($1)", job)
 
@@ -193,6 +228,6 @@ class Attack:
         """Nobody may wait for a lane for long, and nobody may be the victim of a deadlock."""
         waiting = await self.db.fetchval(_WAITING, LOCK_LIMIT)
         if waiting:
-            self.wrong.append(f"somebody waits for a lane for more than {LOCK_LIMIT:g} s")
+            self.is_wrong(f"somebody waits for a lane for more than {LOCK_LIMIT:g} s")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.over.wait(), 0.2)

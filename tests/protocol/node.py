@@ -34,7 +34,8 @@ class Attacker:
 
     def __init__(self, attack: Attack) -> None:
         self._attack = attack
-        self._counts = attack.counts
+        self._count = attack.count
+        self.rounds = 0  # in which it gave back what it did not know, ended what it held, and looked for more
         self.claiming = False
         self._connections: list[DB] = []
         self._past: list[Claimed] = []  # ended or given back: told again, as after answers that were lost
@@ -54,11 +55,12 @@ class Attacker:
                 first, second = await self._connected()
                 await self._step(first, second)
             except NodeDead:
-                self._counts["told that it is dead"] += 1
+                self._count("told that it is dead")
                 await self._finish_stale()
                 self._begin_anew()
             except (*FAILURES, DatabaseError) as error:
                 self._attack.judge(error)
+            self._attack.step()
         for connection in self._connections:
             connection.terminate()
 
@@ -112,17 +114,18 @@ class Attacker:
         try:
             held, answer = await cycle(db, self.id, [end(job, random.choice(GOOD)) for job in ended], asked)
         except LaneLocked:
-            self._counts["lane locked"] += 1
+            self._count("lane locked")
             return
         finally:
             self.claiming = False
         self._ended(ended, held)
         self._lows.learn(answer.lane, answer.last, 0.001)
-        self._counts["claimed"] += len(answer.jobs)
+        self._count("claimed", len(answer.jobs))
         if whole or random.random() < 0.92:
             self._held += answer.jobs
         else:
-            self._counts["answers lost"] += 1
+            self._count("answers lost")
+        self.rounds += whole
 
     async def _finish(self, db: DB, jobs: list[Claimed], ending: str, *, again: bool = False) -> None:
         mine = [job for job in jobs if job.node == self.id]
@@ -130,7 +133,7 @@ class Attacker:
             held = await finish(db, self.id, [end(job, ending) for job in mine])
             if not again:
                 self._ended(mine, held)
-            self._counts["repeated"] += again
+            self._count("repeated", again)
 
     async def _finish_side_by_side(self, first: DB, second: DB) -> None:
         """Two parts of the same lease at the same time."""
@@ -166,7 +169,7 @@ class Attacker:
         for lease in await own_leases(db, self.id):
             unknown = lease.tickets - {job.pos for job in self._held if job.n == lease.n}
             if unknown and self._attack.reconciles:
-                self._counts["reconciled"] += await give_back(db, self.id, lease.n, sorted(unknown), DAY)
+                self._count("reconciled", await give_back(db, self.id, lease.n, sorted(unknown), DAY))
 
     async def _finish_stale(self) -> None:
         """What it still held may be elsewhere by now."""
@@ -183,7 +186,7 @@ class Attacker:
         claiming.cancel()
         await asyncio.wait([claiming])
         db.terminate()
-        self._counts["died"] += 1
+        self._count("died")
         self._begin_anew()
         await asyncio.sleep(random.choice([0, 0.05]))
         await self._attack.declare(old)
@@ -192,8 +195,8 @@ class Attacker:
         return random.sample(self._held, random.randint(0, len(self._held)))
 
     def _ended(self, jobs: list[Claimed], held: list[bool]) -> None:
-        self._counts["ended"] += sum(held)
-        self._counts["stale ends dropped"] += held.count(False)
+        self._count("ended", sum(held))
+        self._count("stale ends dropped", held.count(False))
         self._forget(jobs)
 
     def _forget(self, jobs: list[Claimed]) -> None:

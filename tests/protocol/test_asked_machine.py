@@ -6,12 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from hypothesis import HealthCheck, Phase, settings
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.protocol.asked_model import CONCURRENCY, OPEN, Job, Model
-from tests.protocol.test_state_machine import DAY, end
+from tests.protocol.test_state_machine import DAY, UNSYNCED, emptying, end, examples
 from workerd.limit import Limit
 from workerd.queue import admit, key, limits
 from workerd.queue.claim import BEGINNING, Claimed, Wanted, claim
@@ -22,6 +22,8 @@ from workerd.queue.stage import stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from hypothesis import settings
 
     DB = asyncpg.Connection[asyncpg.Record]
 
@@ -35,17 +37,18 @@ ENDINGS = {
     "cancelled": "cancelled",
 }
 
-_EMPTY = """
-    TRUNCATE workerd.ready, workerd.lease, workerd.scheduled, workerd.history, workerd.key, workerd.node, workerd.node_order,
-        workerd.dependency, workerd.unlooked, workerd.slot, workerd.turn, workerd.bucket
-"""
+_EMPTY = emptying(
+    "ready", "lease", "scheduled", "history", "key", "node", "node_order", "dependency", "unlooked", "slot", "turn", "bucket"
+)  # fmt: skip
 _ENQUEUE = """
     SELECT workerd.enqueue($1, key => $2, conflict => $3, key_until => $4, delay => $5::text::interval, pin => $6,
         after => $7, after_need => $8, after_end => $9)
 """
-_STATES = "SELECT id, state FROM workerd.job"
-_LET_IN = "SELECT count(*) FROM workerd.ready WHERE task = 'limited'"
-_IN_LINE = "SELECT count(*) FROM workerd.scheduled WHERE waits = 'limit'"
+_NOW = """
+    SELECT array(SELECT j FROM (SELECT id, state FROM workerd.job) j), array(SELECT k FROM (SELECT key, id FROM workerd.key) k),
+        (SELECT count(*) FROM workerd.ready WHERE task = 'limited'),
+        (SELECT count(*) FROM workerd.scheduled WHERE waits = 'limit')
+"""
 _LEFTOVERS = """
     SELECT (SELECT count(*) FROM workerd.slot) + (SELECT count(*) FROM workerd.unlooked) + (SELECT count(*) FROM workerd.key)
         + (SELECT count(*) FROM workerd.dependency WHERE news) + (SELECT count(*) FROM workerd.lease)
@@ -181,10 +184,11 @@ class Machine(RuleBasedStateMachine):
             done = await admit.settle(self.db, NODES["left"], DAY) + (await stage(self.db))[0]
             if not done + (await admit.admit(self.db, 100)).admitted:
                 break
-        states = {row["id"]: row["state"] for row in await self.db.fetch(_STATES)}
-        assert states == self.model.states()
-        assert {tuple(row) for row in await self.db.fetch("SELECT key, id FROM workerd.key")} == self.model.keys()
-        let_in, in_line = await self.db.fetchval(_LET_IN), await self.db.fetchval(_IN_LINE)
+        row = await self.db.fetchrow(_NOW)
+        assert row is not None
+        states, keys, let_in, in_line = row
+        assert dict(states) == self.model.states()
+        assert {tuple(row) for row in keys} == self.model.keys()
         assert let_in <= CONCURRENCY
         assert not in_line or let_in == CONCURRENCY
 
@@ -204,17 +208,19 @@ class Machine(RuleBasedStateMachine):
         assert self.run(self.db.fetchval(_LEFTOVERS)) == 0
 
 
-def test_what_jobs_are_asked_for_is_as_the_model_says_after_every_step(dsn: str) -> None:
+@pytest.mark.parametrize(
+    "histories",
+    [
+        pytest.param(examples(20), id="a few histories"),
+        pytest.param(examples(600, anew=True), id="new histories", marks=pytest.mark.long),
+    ],
+)
+def test_what_jobs_are_asked_for_is_as_the_model_says_after_every_step(histories: settings, dsn: str) -> None:
     with asyncio.Runner() as runner:
-        db = runner.run(asyncpg.connect(dsn))
+        db = runner.run(asyncpg.connect(dsn, server_settings=UNSYNCED))
         runner.run(_prepare(db))
-        run_state_machine_as_test(
-            type("Machine", (Machine,), {"run": staticmethod(runner.run), "db": db}),
-            settings=settings(
-                deadline=None, derandomize=True, database=None, max_examples=60, stateful_step_count=40,
-                suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink],
-            ),
-        )  # fmt: skip
+        machine = type("Machine", (Machine,), {"run": staticmethod(runner.run), "db": db})
+        run_state_machine_as_test(machine, settings=histories)
         runner.run(db.close())
 
 

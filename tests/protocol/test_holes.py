@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 MAX_CRASHES = 3
 LATE = 5.0  # seconds that a transaction stays open: no event tells that the daemon has passed it for good
+SOON = 15.0  # seconds, on whatever machine: half of the heartbeat and a quarter of the poll that would find the job as well
 CUT_LIVENESS = """
     SELECT pg_terminate_backend(k.pid, 5000) FROM pg_locks k JOIN workerd.node n
     ON k.objsubid = 1 AND k.classid::bigint = n.id >> 32 AND k.objid::bigint = n.id & 4294967295 WHERE k.locktype = 'advisory'
@@ -53,6 +54,7 @@ CUT_SLEEPERS_AND_ENQUEUE = """
         WHERE locktype = 'advisory' AND mode = 'ShareLock' AND classid = 'workerd.queue'::regclass GROUP BY pid)
     SELECT CASE WHEN bool_and(gone) THEN workerd.enqueue('echo', '{"value": "in the gap"}') END FROM cut
 """
+WAITS_FOR_CLIENT = "SELECT wait_event = 'ClientWrite' FROM pg_stat_activity WHERE pid = $1"
 ALL_LOCKED = """
     SELECT count(*) = 2 FROM pg_locks k JOIN workerd.node n
     ON k.objsubid = 1 AND k.classid::bigint = n.id >> 32 AND k.objid::bigint = n.id & 4294967295 WHERE k.locktype = 'advisory'
@@ -111,10 +113,11 @@ async def cancel(db: DB, job: int) -> str:
     return state
 
 
-async def until_waiting(db: DB, session: DB) -> None:
-    """Return when this session waits for a lock of another one."""
+async def until_waiting(db: DB, session: DB, call: asyncio.Task[Any]) -> None:
+    """Return when this session, which makes the call, waits for a lock of another one. Fails where the call does not wait."""
 
     async def waits() -> Any:
+        assert not call.done(), "the session did not wait for another one"
         return await db.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", session.get_server_pid())
 
     await until(waits, "the session waits for another one")
@@ -129,7 +132,7 @@ async def test_a_claim_that_waited_for_another_takes_nothing_of_it(db: DB, sessi
     async with first.transaction():
         early = await jobs_of(first, 1, 1, lane, 2)
         waiting = asyncio.create_task(ids(second, 2, 1, lane))
-        await until_waiting(db, second)
+        await until_waiting(db, second, waiting)
     assert [job.id for job in early] == jobs[:2]
     assert await waiting == jobs[2:]
 
@@ -144,7 +147,7 @@ async def test_a_claim_that_waited_does_not_take_what_was_finished_meanwhile(
     async with first.transaction():
         await first.execute("SELECT workerd.lock_lane($1)", lane.id)
         waiting = asyncio.create_task(ids(second, 2, 1, lane))
-        await until_waiting(db, second)
+        await until_waiting(db, second, waiting)
         assert await finish(third, 1, [end(held[0], "succeeded")]) == [True]
     assert await waiting == [left]
 
@@ -242,7 +245,7 @@ async def test_the_last_two_jobs_of_a_lease_may_end_at_the_same_time(
     async with first.transaction():
         assert await finish(first, 1, [end(one, ending)]) == [True]
         other = asyncio.create_task(finish(second, 1, [end(two, ending)]))
-        await until_waiting(db, second)
+        await until_waiting(db, second, other)
     assert await other == [True]
     assert await db.fetchval("SELECT count(*) FROM workerd.lease") == 0
 
@@ -297,7 +300,7 @@ async def test_a_cancel_during_a_claim_finds_the_job_running(db: DB, sessions: l
     async with first.transaction():
         assert await ids(first, 1, 1, lane) == [job]
         coming = asyncio.create_task(cancel(second, job))
-        await until_waiting(db, second)
+        await until_waiting(db, second, coming)
     assert await coming == "again"
     assert await cancel(second, job) == "running"
     assert await state_of(db, job) == "running"
@@ -309,7 +312,7 @@ async def test_a_claim_during_a_cancel_does_not_take_the_job(db: DB, sessions: l
     async with first.transaction():
         assert await cancel(first, job) == "queued"
         coming = asyncio.create_task(ids(second, 1, 1, lane))
-        await until_waiting(db, second)
+        await until_waiting(db, second, coming)
     assert await coming == []
     assert await state_of(db, job) == "cancelled"
 
@@ -337,7 +340,7 @@ async def test_a_cancel_that_commits_while_the_attempt_ends_is_not_forgotten(
     async with first.transaction():
         assert await cancel(first, job) == "running"
         coming = asyncio.create_task(finish(second, 1, [end(held, ending)]))
-        await until_waiting(db, second)
+        await until_waiting(db, second, coming)
     assert await coming == [True]
     assert await state_of(db, job) == "cancelled"
 
@@ -364,7 +367,7 @@ async def test_cancelling_a_running_job_blocks_neither_its_lane_nor_its_node(
     async with first.transaction():
         assert await finish(first, 1, [end(one, "succeeded")]) == [True]
         coming = asyncio.create_task(cancel(second, two.id))
-        await until_waiting(db, second)
+        await until_waiting(db, second, coming)
         assert await ids(third, 2, 1, lane) == [left]
         assert await ids(first, 1, 2, lane) == []
     assert await coming == "running"
@@ -377,7 +380,7 @@ async def test_a_cancel_finds_a_job_that_is_being_moved(db: DB, sessions: list[D
     async with first.transaction():
         assert (await stage(first))[0] == 1
         coming = asyncio.create_task(cancel(second, job))
-        await until_waiting(db, second)
+        await until_waiting(db, second, coming)
     assert await coming == "again"
     assert await cancel(second, job) == "queued"
 
@@ -396,7 +399,12 @@ async def test_a_client_that_stops_reading_does_not_hold_up_its_lane(
     transport = cast("Any", frozen)._transport
     transport.pause_reading()
     coming = asyncio.create_task(jobs_of(frozen, 1, 2, lane, many))
-    await until(lambda: db.fetchval("SELECT true FROM workerd.lease"), "the claim commits")
+
+    async def committed() -> Any:
+        assert not await db.fetchval(WAITS_FOR_CLIENT, frozen.get_server_pid()), "the claim waits for its client"
+        return await db.fetchval("SELECT true FROM workerd.lease")
+
+    await until(committed, "the claim commits")
     transport.resume_reading()
     jobs = await coming
     assert len(jobs) == many
@@ -494,9 +502,9 @@ async def test_a_daemon_writes_what_ends_while_its_lane_is_locked_and_claims_aft
             await db.execute("SELECT workerd.lock_lane($1)", found.id)
         waiting = await queue.enqueue("echo", {"value": 2})
         go_on.set()
-        assert await queue.result(job, timeout=10) == "went on"
+        assert await queue.result(job, timeout=60) == "went on"
         assert await state_of(db, waiting) == "queued"
-    assert await queue.result(waiting, timeout=10) == 2
+    assert await queue.result(waiting, timeout=60) == 2
 
 
 # Who is dead
@@ -588,7 +596,7 @@ async def test_who_falls_asleep_looks_again_when_it_can_be_seen(db: DB, sessions
     key = "('workerd.queue'::regclass::oid::int, workerd.sleep_lock($1))"
     await waking.execute(f"SELECT pg_advisory_lock{key}", lane.id)
     falling = asyncio.create_task(doze(sleeper, 1, lane))
-    await until_waiting(db, sleeper)
+    await until_waiting(db, sleeper, falling)
     job = await enqueue(db, lane)
     await waking.execute(f"SELECT pg_advisory_unlock{key}", lane.id)
     assert [taken.id for taken in (await falling).jobs] == [job]
@@ -615,7 +623,7 @@ async def stage_one(db: DB, lane: Lane) -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-async def test_a_job_that_commits_late_is_started_within_two_seconds(
+async def test_a_job_that_commits_late_is_started_without_a_poll(
     settings: Settings, queue: Queue, db: DB, busy: bool
 ) -> None:
     """Long after those that were enqueued later, by a daemon that sleeps and by one that works all the time; without polls."""
@@ -624,11 +632,11 @@ async def test_a_job_that_commits_late_is_started_within_two_seconds(
         async with db.transaction():
             late = await queue.enqueue("echo", {"value": "late"}, connection=db)
             later = [await queue.enqueue("echo", {"value": n}) for n in range(3)]
-            assert [await queue.result(job, timeout=10) for job in later] == [0, 1, 2]
+            assert [await queue.result(job, timeout=60) for job in later] == [0, 1, 2]
             await asyncio.sleep(LATE)
         committed = monotonic()
-        assert await queue.result(late, timeout=10) == "late"
-        assert monotonic() - committed < 2.0
+        assert await queue.result(late, timeout=SOON) == "late"
+        assert monotonic() - committed < SOON
         stream.cancel()
 
 
@@ -639,14 +647,14 @@ async def test_an_enqueue_while_the_daemon_has_no_connection_is_started_when_it_
     observer = await asyncpg.connect(dsn)
     async with InProcess(settings.model_copy(update={"poll_interval": 60.0, "heartbeat_interval": 30.0})):
         for n in range(3):
-            assert await queue.result(await queue.enqueue("echo", {"value": n}), timeout=10) == n
+            assert await queue.result(await queue.enqueue("echo", {"value": n}), timeout=60) == n
             await until(lambda: observer.fetchval(SLEEPERS), "it sleeps")
             async with db.transaction():
                 job = await db.fetchval(CUT_SLEEPERS_AND_ENQUEUE)
                 await until(lambda: observer.fetchval(SLEEPERS), "it sleeps again")
             committed = monotonic()
-            assert await queue.result(job, timeout=10) == "in the gap"
-            assert monotonic() - committed < 2.0
+            assert await queue.result(job, timeout=SOON) == "in the gap"
+            assert monotonic() - committed < SOON
     await observer.close()
 
 
@@ -661,9 +669,9 @@ async def test_an_enqueue_that_meets_a_daemon_that_falls_asleep_is_started(setti
     async with InProcess(settings.model_copy(update={"poll_interval": 60.0, "heartbeat_interval": 30.0})):
         for n in range(150):
             began = monotonic()
-            assert await queue.result(await queue.enqueue("echo", {"value": n}), timeout=10) == n
+            assert await queue.result(await queue.enqueue("echo", {"value": n}), timeout=60) == n
             slowest = max(slowest, monotonic() - began)
-    assert slowest < 2.0
+    assert slowest < SOON
 
 
 async def test_a_job_given_back_during_a_claim_is_found_by_the_next(
@@ -682,7 +690,7 @@ async def test_a_job_given_back_during_a_claim_is_found_by_the_next(
         await first.execute("SELECT workerd.lock_lane($1)", lane.id)
         targets = lows.targets()
         coming = asyncio.create_task(claim_passing(second, targets, early))
-        await until_waiting(db, second)
+        await until_waiting(db, second, coming)
         held = (await own_leases(db, 1))[0]
         assert await give_back(db, 1, held.n, None, DAY) == 1
         word, of_lane, pos = await heard.get()

@@ -11,11 +11,16 @@ import asyncpg
 import pytest
 
 from tests.protocol import test_holes as holes
+from tests.protocol import test_state_machine as machine
 from tests.protocol.test_state_machine import broken, opened_world, replay
-from tests.support import until
+from workerd.queue.rescue import rescue
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
     from workerd.queue.lane import Lane
+    from workerd.queue.rescue import Rescued
 
     DB = asyncpg.Connection[asyncpg.Record]
 
@@ -172,18 +177,14 @@ FAILURES = (
 
 @pytest.fixture
 def loose(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a lock was taken out nobody waits for it, and nothing tells when nobody will: go on after a second."""
+    """Where a lock was taken out a call does not wait for it, but ends."""
     wait = holes.until_waiting
 
-    async def until_waiting(db: DB, session: DB) -> None:
+    async def until_waiting(db: DB, session: DB, call: asyncio.Task[Any]) -> None:
         with contextlib.suppress(AssertionError):
-            await wait(db, session)
-
-    async def soon(condition: Any, what: str) -> Any:
-        return await until(condition, what, 1.0)
+            await wait(db, session, call)
 
     monkeypatch.setattr(holes, "until_waiting", until_waiting)
-    monkeypatch.setattr(holes, "until", soon)
 
 
 @pytest.mark.parametrize("mutant", ORDERS, ids=lambda m: m.name)
@@ -210,4 +211,47 @@ def test_the_model_disagrees_with(
         replay(world, history)  # it agrees with the schema as it is
         world.run(mutant.apply(world.observer))
         with pytest.raises(FAILURES):
+            replay(world, history)
+
+
+def never_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node does not compare what it holds with what the database says."""
+
+    async def settle(*_: Any) -> None:
+        pass
+
+    monkeypatch.setattr(machine.Machine, "_settle", settle)
+
+
+def rescue_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A death is an event: what its node holds is taken back by the next rescue, and by none after that."""
+    handled = set[int]()
+
+    async def once(db: DB, max_crashes: int, ttl: float) -> list[Rescued]:
+        dead = {row["id"] for row in await db.fetch("SELECT id FROM workerd.node WHERE dead_at IS NOT NULL")}
+        news = dead - handled
+        handled.update(dead)
+        return await rescue(db, max_crashes, ttl) if news else []
+
+    monkeypatch.setattr(machine, "rescue", once)
+
+
+@pytest.mark.parametrize(
+    ("habit", "history"),
+    [
+        (never_settle, [("claim", CLAIM[1] | {"heard": False})]),
+        (rescue_once, [("claim_and_commit_late", {"which": 0, "dies": True, "heard": False})]),
+    ],
+    ids=["nothing reconciled", "deaths as events"],
+)
+def test_not_everything_ends_with(
+    habit: Callable[[pytest.MonkeyPatch], None],
+    history: list[tuple[str, dict[str, Any]]],
+    dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with opened_world(dsn, monkeypatch) as world:
+        replay(world, history)
+        habit(monkeypatch)
+        with pytest.raises(AssertionError):
             replay(world, history)
