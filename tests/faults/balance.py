@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ENDED = "SELECT NOT EXISTS (SELECT FROM workerd.ready) AND NOT EXISTS (SELECT FROM workerd.scheduled)"
 STOP_LIMIT = 30.0  # seconds
-GONE_LIMIT = 10.0  # seconds until the server has ended the sessions of a process: it looks when their statements end
+GONE_LIMIT = 30.0  # seconds until the server has ended the sessions of a process: it looks when their statements end
 _LEFT = {
     "leases": "SELECT count(*) FROM workerd.lease",
     "nodes that count as living": "SELECT count(*) FROM workerd.node WHERE dead_at IS NULL",

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections import defaultdict
@@ -17,25 +16,13 @@ from uuid import uuid4
 import psutil
 import pytest
 
+from tests.faults.claims import free_ports
 from tests.support import ROOT
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 TESTBED = Path(os.environ.get("TESTBED", ROOT.parent / "shared" / "testbed"))
-
-
-def free_ports(count: int) -> int:
-    """The first of so many neighbouring ports that are free."""
-    for first in range(21000 + os.getpid() % 5000, 32000, count):
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise AssertionError("no free ports")
 
 
 class Cluster:
@@ -46,6 +33,7 @@ class Cluster:
             pytest.skip("the testbed is not here: set TESTBED")
         self._options = options
         self._name = f"faults-{uuid4().hex[:8]}"
+        self._place = Path("/tmp", f"testbed-pg-{self._name}")  # of its own: the last cluster of one removes it
         self.url: dict[str, str] = {}
 
     def __enter__(self) -> Cluster:
@@ -77,7 +65,7 @@ class Cluster:
             self.verb("down")
 
     def _pid_files(self) -> list[Path]:
-        return sorted(Path("/tmp/testbed-pg", self._name).glob("*/postmaster.pid"))
+        return sorted((self._place / self._name).glob("*/postmaster.pid"))
 
     @property
     def address(self) -> str:
@@ -87,7 +75,9 @@ class Cluster:
     def verb(self, verb: str, *options: str, limit: float = 60) -> str:
         """Run a command of the testbed, for `limit` seconds at most, and return what it says."""
         command = [str(TESTBED / "pg-cluster.sh"), verb, self._name, *options]
-        environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+        environment = {
+            **os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "TESTBED_PG_DIR": str(self._place),
+        }  # fmt: skip
         # the servers that it leaves running must not hold a pipe of ours open
         said = Path(f"/tmp/{self._name}.{verb}")
         with said.open("w+") as out:

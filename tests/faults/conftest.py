@@ -11,6 +11,14 @@ from tests.faults.balance import Books
 if TYPE_CHECKING:
     import asyncpg
 
+    from workerd.settings import Settings
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """On a busy machine too nobody who lives misses three heartbeats: where deaths are counted, none is to be added."""
+    return settings.model_copy(update={"heartbeat_interval": 2.0})
+
 
 @pytest.fixture
 async def books(db: asyncpg.Connection[asyncpg.Record]) -> Books:

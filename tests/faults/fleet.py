@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from workerd.settings import Settings
 
     DB = asyncpg.Connection[asyncpg.Record]
+
+KILLS = int(os.environ.get("WORKERD_TEST_KILLS", "6"))  # where leaders are killed again and again: more find more
 
 _LEADER = """
     SELECT substring(a.application_name FROM 'worker (.*) maintenance') FROM pg_locks l JOIN pg_stat_activity a USING (pid)

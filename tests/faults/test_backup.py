@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     DB = asyncpg.Connection[asyncpg.Record]
 
 JOBS, LONG = 300, 4
+BEAT = 5.0  # seconds; nobody is taken for dead here
 RUNNING = "SELECT count(*) FROM workerd.job WHERE state = 'running'"
 ALIVE = "SELECT count(*) FROM workerd.node WHERE dead_at IS NULL"
 
@@ -70,7 +71,7 @@ async def test_a_schema_that_is_dropped_and_restored_under_daemons_loses_no_job_
 ) -> None:
     """No job ends between backup and drop: the queue is paused, and what runs waits for a sign. So each may run to its end once only."""
     await db.execute("CREATE TABLE public.ran (n int, attempt int)")
-    daemons = fleet.daemons(settings, "one", "two")
+    daemons = fleet.daemons(settings, "one", "two", heartbeat_interval=BEAT)
     with daemons[0], daemons[1]:
         await fleet.start(*daemons)
         pids = [daemon.process.pid for daemon in daemons if daemon.process is not None]
@@ -110,7 +111,7 @@ async def test_a_queue_at_full_speed_is_replaced_and_only_what_ended_since_the_b
     settings: Settings, queue: Queue, db: DB, ctl: Ctl
 ) -> None:
     await db.execute("CREATE TABLE public.ran (n int, attempt int)")
-    daemons = fleet.daemons(settings, "one", "two")
+    daemons = fleet.daemons(settings, "one", "two", heartbeat_interval=BEAT)
     with daemons[0], daemons[1]:
         await fleet.start(*daemons)
         path = str(settings.state_dir / "backup.zip")

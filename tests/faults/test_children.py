@@ -7,12 +7,13 @@ import random
 import signal
 from collections import Counter
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from tests.support import DaemonProcess, until, until_state
+from tests.support import LIMIT, DaemonProcess, until, until_state
 from workerctl.control import ask
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     DB = asyncpg.Connection[asyncpg.Record]
 
-DYING = 100  # children
+DYING = 50  # children
+START = "no child process for a job"  # what the log says of one that failed
 
 
 @pytest.fixture
@@ -77,13 +79,16 @@ async def test_many_children_that_die_at_once_are_no_busy_loop_and_each_job_says
     daemon.start()
     assert daemon.process is not None
     process = psutil.Process(daemon.process.pid)
-    before = sum(process.cpu_times()[:2])
+    before = process.cpu_times()
     bad = await queue.enqueue_many("does", [{"what": "exit"}] * DYING)
     good = await queue.enqueue_many("echo", [{"value": n} for n in range(DYING)], priority=1)
     await books.settled(120)
-    spent = sum(process.cpu_times()[:2]) - before
-    print(f"{spent * 1000 / DYING:.0f} ms of the daemon's own time for each child")
-    assert spent < 0.05 * DYING
+    after = process.cpu_times()
+    spent, theirs = sum(after[:2]) - sum(before[:2]), sum(after[2:4]) - sum(before[2:4])
+    print(
+        f"{spent * 1000 / DYING:.0f} ms of the daemon's own time for each child, which took {theirs * 1000 / DYING:.0f}"
+    )
+    assert spent < theirs / 2
     assert await _states(db, bad) == {"failed": DYING}
     assert await _states(db, good) == {"succeeded": DYING}
     errors = "SELECT DISTINCT split_part(error, E'\n', 1), attempt, crashes FROM workerd.history WHERE id = ANY ($1)"
@@ -133,7 +138,7 @@ async def test_a_killed_daemon_takes_its_children_and_their_programs_along(
     async def nothing() -> bool:
         return not daemon.left_behind()
 
-    await until(nothing, "nothing is left of it", 3)
+    await until(nothing, "nothing is left of it")
     daemon.start()
     again = "SELECT count(*) = 3 FROM workerd.job WHERE state = 'running' AND attempt = 2"
     await until(lambda: db.fetchval(again), "they run again")
@@ -157,13 +162,13 @@ async def test_children_that_cannot_start_are_no_busy_loop_and_stop_nothing_else
         await until(ever_later, "the starts wait longer and longer")
         assert daemon.process is not None
         process = psutil.Process(daemon.process.pid)
-        before, starts = sum(process.cpu_times()[:4]), log.read_text().count("no child process for a job")
+        before, began, starts = sum(process.cpu_times()[:4]), monotonic(), log.read_text().count(START)
         await asyncio.sleep(4)  # what it does with this time is the question
-        assert sum(process.cpu_times()[:4]) - before < 1.0
-        assert log.read_text().count("no child process for a job") - starts <= 3
+        assert sum(process.cpu_times()[:4]) - before < (monotonic() - began) / 4
+        assert log.read_text().count(START) - starts <= 3
         for job in jobs:
             await queue.cancel(job)
-        assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=20) == 1
+        assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=LIMIT) == 1
         assert await books.close(daemon) == []
 
 
@@ -171,6 +176,7 @@ async def test_handlers_of_all_kinds_that_do_not_end_lose_their_job_and_hold_up_
     daemon: DaemonProcess, queue: Queue, db: DB, books: Books
 ) -> None:
     """More of them than there are workers, one after another."""
+    daemon.settings = daemon.settings.model_copy(update={"drain_timeout": 3600.0})
     daemon.start()
     late = [await queue.enqueue(task) for task in ("deaf_for_ever", "deaf_for_ever", "endless", "too_slow")]
     late.append(await queue.enqueue("never_returning", {"number": 1}))
@@ -186,5 +192,5 @@ async def test_handlers_of_all_kinds_that_do_not_end_lose_their_job_and_hold_up_
     assert (status["written_off"], status["busy"], len(status["slots"])) == (3, 0, 4)
     assert "in deaf\n" in daemon.settings.error_log_path.read_text().replace("\\n", "\n"), "its stack was not shown"
     daemon.signal(signal.SIGTERM)
-    assert await asyncio.to_thread(daemon.wait, 10) == 0
+    assert await asyncio.to_thread(daemon.wait) == 0
     assert await books.close(daemon) == []

@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
+from tests import handlers
 from tests.faults.fleet import daemons, only_living, start
 from tests.support import until, until_state
 
@@ -91,10 +92,14 @@ async def test_a_job_that_kills_its_daemon_is_failed_and_none_of_those_claimed_w
 
 
 async def test_a_node_declared_dead_loses_its_jobs_and_begins_anew(node: InProcess, queue: Queue, db: DB) -> None:
-    job = await queue.enqueue("nap", {"seconds": 1.0})
-    await until_state(db, job, "running")
+    begun, go_on = handlers.gate(70)
+    job = await queue.enqueue("gated", {"number": 70})
+    await begun.wait()
     before = (await node.ask("status"))["data"]["node_id"]
     await db.execute("UPDATE workerd.node SET dead_at = clock_timestamp()")
+    again = "SELECT attempt = 2 FROM workerd.job WHERE state = 'running' AND id = $1"
+    await until(lambda: db.fetchval(again, job), "it runs again")
+    go_on.set()
     row = await until_state(db, job, "succeeded")
     after = (await node.ask("status"))["data"]
     assert after["node_id"] != before

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from tests.faults.cluster import Cluster, Proxy
-from tests.support import ROOT, DaemonProcess
+from tests.support import LIMIT, ROOT, DaemonProcess
 from workerctl import context
 from workerctl.doctor import database, directories, ground, memory, sessions
 from workerctl.doctor.examine import examine
@@ -167,7 +167,7 @@ async def test_a_frozen_server_holds_nobody_up(cluster: Cluster, monkeypatch: py
     monkeypatch.setattr(ground, "PATIENCE", 0.5)
     cluster.verb("freeze")
     try:
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(LIMIT):
             found = await worse()
     finally:
         cluster.verb("thaw")

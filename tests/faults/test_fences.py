@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.faults.fleet import ask
 from tests.protocol.test_mutants import Mutant
 from tests.support import DaemonProcess, until
 
@@ -38,10 +40,11 @@ UNFENCED = [
 async def _late_ends(settings: Settings, queue: Queue, db: DB, books: Books) -> list[str]:
     """One of two daemons is declared dead while it runs jobs, and ends them while the other one runs them again."""
     changes = {
-        "result_ttl": 0.0,
-        "workers": JOBS,
-        "heartbeat_interval": 10.0,
-    }  # at its next one it learns that it is dead
+        "tasks": ("tests.faults.handlers",), "result_ttl": 0.0, "workers": JOBS,
+        "heartbeat_interval": 300.0,  # at its next one it learns that it is dead
+    }  # fmt: skip
+    sign = settings.state_dir / "sign"
+    sign.parent.mkdir()
     places = [settings.runtime_dir / name for name in ("first", "second")]
     with ExitStack() as stack:
         first, second = (
@@ -49,13 +52,20 @@ async def _late_ends(settings: Settings, queue: Queue, db: DB, books: Books) -> 
             for p in places
         )  # fmt: skip
         await asyncio.to_thread(first.start)
-        await queue.enqueue_many("nap", [{"seconds": 4.0}] * JOBS)  # longer than the second one needs to start
+        await queue.enqueue_many("held", [{"sign": str(sign)}] * JOBS)
         running = "SELECT count(*) = $1 FROM workerd.job WHERE state = 'running' AND node LIKE $2"
         await until(lambda: db.fetchval(running, JOBS, "%-first"), "the first one runs all jobs")
         await asyncio.to_thread(second.start)
         await db.execute("UPDATE workerd.node SET dead_at = clock_timestamp() WHERE name LIKE '%-first'")
         await until(lambda: db.fetchval(running, JOBS, "%-second"), "the second one runs them again")
+        Path(f"{sign}-1").touch()
+        await until(lambda: _idle(first), "the first one has ended them")
+        Path(f"{sign}-2").touch()
         return await books.close(first, second)
+
+
+async def _idle(daemon: DaemonProcess) -> bool:
+    return bool((await ask(daemon))["busy"] == 0)
 
 
 async def test_late_ends_of_a_daemon_that_was_declared_dead_change_nothing(

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     DB = asyncpg.Connection[asyncpg.Record]
 
-JOBS = 20_000
+JOBS = 8_000
 
 
 async def test_the_line_of_every_job_is_written_once_though_the_log_is_rotated_and_moved(
     settings: Settings, queue: Queue, db: DB, books: Books
 ) -> None:
     """Three rounds a second of what logrotate does, beside a rotation by size every few hundred lines."""
-    changes = {"log_jobs": "all", "log_max_size": 100_000, "log_keep": 1000, "workers": 8, "result_ttl": 0.0}
+    changes = {"log_jobs": "all", "log_max_size": 40_000, "log_keep": 1000, "workers": 8, "result_ttl": 0.0}
     moved = 0
     with DaemonProcess(settings.model_copy(update=changes)) as daemon:
         await asyncio.to_thread(daemon.start)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     DB = asyncpg.Connection[asyncpg.Record]
 
-JOBS = 2000
+JOBS = 1000
 HANDLERS = ("tests.notice_handlers",)
 _FAILED = "SELECT count(*) FROM workerd.history WHERE task = 'told_failing' AND state = 'failed'"
 _TOLD = """

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
 from tests.faults.balance import Books
-from tests.faults.cluster import Cluster, free_ports
+from tests.faults.claims import free_ports
+from tests.faults.cluster import Cluster
 from tests.faults.fleet import run_to_its_end
-from tests.support import DaemonProcess, until
+from tests.faults.test_database import PAUSE_MOST, RESUMED, pauses
+from tests.support import LIMIT, DaemonProcess, until
 from workerd import Queue
 from workerd.queue import migrate
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     DB = asyncpg.Connection[asyncpg.Record]
 
 CUTS = 3
-RESUMED = 5.0  # seconds from the promotion of a standby until jobs end
 # A sequence goes on although its transaction is undone.
 CUTTING = """
     CREATE SEQUENCE cuts;
@@ -46,7 +46,7 @@ async def test_sessions_that_are_cut_before_a_daemon_is_ready_are_opened_again(
     await asyncio.to_thread(daemon.start)
     assert await db.fetchval("SELECT last_value FROM cuts") == CUTS + 1
     assert daemon.settings.log_path.read_text().count("; again in") == CUTS
-    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=10) == 1
+    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=LIMIT) == 1
     assert await books.close(daemon) == []
 
 
@@ -67,9 +67,8 @@ async def test_a_lock_that_another_session_holds_is_waited_for(daemon: DaemonPro
 
 async def test_a_database_that_is_not_there_ends_the_start_at_once_with_one_line(settings: Settings) -> None:
     nowhere = f"postgresql://app:secret@127.0.0.1:{free_ports(1)}/shop"
-    began = time.monotonic()
     done = await asyncio.to_thread(run_to_its_end, settings.model_copy(update={"database_url": nowhere}))
-    assert time.monotonic() - began < 5
+    assert "again in" not in done.stderr
     assert done.returncode == 1
     assert "cannot be reached" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -97,11 +96,10 @@ async def test_a_standby_is_waited_for_until_it_is_promoted(settings: Settings) 
             await until(said, "the log says why it waits")
             assert daemon.running
             cluster.verb("promote")
-            began = time.monotonic()
             await asyncio.to_thread(daemon.hear, "READY=1")
             async with Queue.connect(cluster.url["STANDBY"]) as queue:
-                assert await queue.result(job, timeout=10) == 1
-            assert time.monotonic() - began < RESUMED
+                assert await queue.result(job, timeout=RESUMED) == 1
+            assert max(pauses(daemon)) <= PAUSE_MOST
             await first.close()
             assert await Books(standby).close(daemon) == []
         await standby.close()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from tests.faults.balance import Books
+from tests.support import until
 from workerctl import control
 
 if TYPE_CHECKING:
@@ -15,11 +17,13 @@ if TYPE_CHECKING:
 
 LOOKS = 20
 PAUSE = 0.1  # seconds between two of them
-GROWTH = 5_000_000  # bytes of RSS that one look may differ from another
+GROWTH = 2_000_000  # bytes of RSS that one look may differ from another
 BASE = (
     3  # the successor that others are compared with: what is made once, such as caches of the system, is there by then
 )
 
+_IDLE = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'worker % pool')"
+_END_IDLE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'worker % pool' AND state = 'idle'"
 _SESSIONS = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name LIKE 'worker %' AND application_name <> 'worker client'
@@ -28,7 +32,7 @@ _SESSIONS = """
 
 @dataclass(frozen=True)
 class Look:
-    """The least of several looks, for what jobs use comes and goes: bytes, and counts."""
+    """The least of several looks, for what a beat or a question uses comes and goes: bytes, and counts."""
 
     rss: int
     files: int
@@ -37,13 +41,31 @@ class Look:
     connections: int
 
 
+async def calm(settings: Settings, limit: float, *, at_once: bool = False) -> None:
+    """Returns when the daemon in charge is alone, and neither jobs nor connections that nobody needs are left.
+
+    `at_once`: these are ended rather than waited for.
+    """
+
+    async def alone() -> bool:
+        told = await asyncio.to_thread(control.ask, settings.socket_path, "status")
+        return bool(told["predecessors"] == 0)
+
+    db = await asyncpg.connect(settings.database_url)
+    await Books(db).settled(limit)
+    if at_once:
+        await db.execute(_END_IDLE)
+    await until(lambda: db.fetchval(_IDLE), "connections that nobody needs are closed")
+    await db.close()
+    await until(alone, "the predecessor has gone")
+
+
 async def look(settings: Settings) -> Look:
-    """Look at the daemon in charge; no other one may be at work."""
+    """Look at the daemon in charge, which is calm."""
     db = await asyncpg.connect(settings.database_url)
     seen = []
     for _ in range(LOOKS):
         told = await asyncio.to_thread(control.ask, settings.socket_path, "status")
-        assert told["predecessors"] == 0, "the predecessor has not gone"
         seen.append(
             (
                 told["rss_bytes"],

@@ -37,9 +37,9 @@ class Producer:
 
     async def run(self, seconds: float) -> None:
         """Enqueue for so long."""
-        began = monotonic()
-        while self.made < RATE * seconds:
-            due = round(RATE * min(monotonic() - began, seconds)) - self.made
+        began, before = monotonic(), self.made
+        while self.made - before < RATE * seconds:
+            due = round(RATE * min(monotonic() - began, seconds)) - (self.made - before)
             await self.make(due)
             await asyncio.sleep(TICK)
 
