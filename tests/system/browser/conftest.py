@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.async_api import async_playwright
+from playwright.async_api import async_playwright, expect
 
 from workerd.queue import tokens
 
@@ -25,6 +25,8 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
 ]
+LIMIT = 180_000  # milliseconds: a busy machine shows it late
+expect.set_options(timeout=LIMIT)
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ async def chromium() -> AsyncIterator[Browser]:
     if program is None:
         pytest.skip("there is no chromium")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=FLAGS)
+        browser = await playwright.chromium.launch(executable_path=program, args=FLAGS, timeout=LIMIT)
         yield browser
         await browser.close()
 
@@ -47,6 +49,7 @@ async def token(db: asyncpg.Connection[asyncpg.Record]) -> str:
 async def page(chromium: Browser, manager: ManagerProcess, token: str) -> AsyncIterator[Page]:
     """On the overview, logged in; an error of a script, or a refused piece of the page, fails the test."""
     context = await chromium.new_context(base_url=manager.url, viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(LIMIT)
     opened = await context.new_page()
     wrong: list[str] = []
     opened.on("pageerror", lambda error: wrong.append(str(error)))

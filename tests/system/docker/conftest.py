@@ -11,7 +11,9 @@ import pytest
 from tests import ledger
 from tests.faults.balance import Books
 from tests.system.docker import engine as engines
+from tests.system.docker.image import build
 from tests.system.docker.stack import Stack
+from tests.system.shared import CACHE, locked
 from workerd import Queue
 
 if TYPE_CHECKING:
@@ -22,12 +24,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    found = engines.find()
-    if isinstance(found, str):
-        pytest.skip(found)
-    yield found
-    if found.ours:
-        engines.down()
+    with engines.running() as found:
+        if isinstance(found, str):
+            pytest.skip(found)
+        yield found
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,8 @@ def variables(engine: Engine) -> dict[str, str]:
             "POSTGRES_IMAGE": "postgres:15-bookworm",
             "BUILD_NETWORK": "host",
         }
-    Stack(engine, "workerd-test", given).compose("build", "--quiet", "worker")
+    with locked(CACHE / "image.lock"):  # the second to come has its layers
+        build(engine, given)
     return given
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -9,19 +10,24 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.support import ROOT
+from tests.system.shared import CACHE, in_common, locked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 TESTBED = Path(os.environ.get("TESTBED", ROOT.parent / "shared" / "testbed")) / "docker-engine.sh"
 MONITORING_FILE = HERE / "monitoring.Dockerfile"
 MARK = hashlib.sha256(MONITORING_FILE.read_bytes()).hexdigest()[:12]  # other contents, other images
-CACHE = Path(os.environ.get("TESTBED_CACHE_DIR", "/tmp/testbed-cache")) / f"monitoring-{MARK}.tar"
+SAVED = CACHE / f"monitoring-{MARK}.tar"
 CONFIG = Path.home() / ".docker"  # plugins, credentials; tests have another home
 GIVEN = {"DOCKER_CONFIG": str(CONFIG)} if CONFIG.is_dir() else {}
 GIVEN |= {name: value for name, value in os.environ.items() if name.startswith("DOCKER_")}
 MONITORING = ("prometheus", "alertmanager", "exporter")
-LIMIT = 300  # seconds; an image is built in 30
+LIMIT = 600  # seconds; an image is built in 30
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,6 @@ class Engine:
 
     environment: dict[str, str]
     stand_ins: bool
-    ours: bool  # we started it
 
     def run(self, *words: str, **environment: str) -> str:
         """What the command prints. Fails with what it complains of."""
@@ -48,40 +53,50 @@ class Engine:
         return self.done("image", "inspect", image).returncode == 0
 
 
-def find() -> Engine | str:
+@contextlib.contextmanager
+def running() -> Iterator[Engine | str]:
     """An engine that answers, or why there is none."""
-    if _answers(GIVEN):
-        return Engine(GIVEN, stand_ins=_is_testbeds(GIVEN), ours=False)
-    if not TESTBED.is_file():
-        return f"no Docker engine answers, and there is no testbed at {TESTBED} to start one"
-    if os.geteuid() != 0:
-        return "no Docker engine answers, and the testbed's wants root"
-    there = _environment(_testbed("env"))
-    ours = not _answers(there)
-    environment = _environment(_testbed("up"))
+    there = None if not TESTBED.is_file() else _environment(_testbed("env"))
+    if _answers(GIVEN) and there != GIVEN:
+        yield Engine(GIVEN, stand_ins=_is_testbeds(GIVEN))
+    elif there is None:
+        yield f"no Docker engine answers, and there is no testbed at {TESTBED} to start one"
+    elif os.geteuid() != 0:
+        yield "no Docker engine answers, and the testbed's wants root"
+    else:
+        ours = Path(there["DOCKER_CONFIG"]).with_name("started-by-tests")  # goes with the engine
+        with in_common("engine", lambda: _up(there, ours), lambda: _down(ours)):
+            yield Engine(there, stand_ins=True)
+
+
+def _up(environment: dict[str, str], ours: Path) -> None:
+    is_there = _answers(environment)
+    _testbed("up")
+    if not is_there:
+        ours.touch()
     _testbed("base")
-    return Engine(environment, stand_ins=True, ours=ours)
 
 
-def down() -> None:
-    """Remove the testbed's engine with all that it holds."""
-    _testbed("down")
+def _down(ours: Path) -> None:
+    """Remove the testbed's engine with all that it holds, unless it was there before."""
+    if ours.exists():
+        _testbed("down")
 
 
 def make_monitoring(engine: Engine, base: str) -> dict[str, str]:
     """Stand-ins for the monitoring's images, as variables for compose; kept in the testbed's cache."""
     images = {name: f"testbed/{name}:{MARK}" for name in MONITORING}
-    missing = [image for image in images.values() if not engine.has(image)]
-    if missing and CACHE.exists():
-        engine.run("load", "--quiet", "--input", str(CACHE))
-    elif missing:
-        for name, image in images.items():
-            engine.run(
-                "build", "--quiet", "--network", "host", "--build-arg", f"BASE={base}", "--target", name, "--tag", image,
-                "--file", str(MONITORING_FILE), str(HERE),
-            )  # fmt: skip
-        CACHE.parent.mkdir(parents=True, exist_ok=True)
-        engine.run("save", "--output", str(CACHE), *images.values())
+    with locked(CACHE / "monitoring.lock"):
+        missing = [image for image in images.values() if not engine.has(image)]
+        if missing and SAVED.exists():
+            engine.run("load", "--quiet", "--input", str(SAVED))
+        elif missing:
+            for name, image in images.items():
+                engine.run(
+                    "build", "--quiet", "--network", "host", "--build-arg", f"BASE={base}", "--target", name, "--tag", image,
+                    "--file", str(MONITORING_FILE), str(HERE),
+                )  # fmt: skip
+            engine.run("save", "--output", str(SAVED), *images.values())
     return {f"{name.upper()}_IMAGE": image for name, image in images.items()}
 
 
@@ -96,7 +111,7 @@ def _answers(environment: dict[str, str]) -> bool:
 
 
 def _is_testbeds(environment: dict[str, str]) -> bool:
-    return Engine(environment, stand_ins=False, ours=False).has("testbed/bookworm-python")
+    return Engine(environment, stand_ins=False).has("testbed/bookworm-python")
 
 
 def _testbed(verb: str) -> str:

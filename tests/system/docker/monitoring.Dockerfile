@@ -5,6 +5,7 @@ RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends prometheus prometheus-alertmanager prometheus-postgres-exporter wget > /dev/null \
  && ln -s /usr/bin/prometheus-alertmanager /bin/alertmanager \
  && ln -s /usr/bin/prometheus-postgres-exporter /bin/postgres_exporter \
+ && rm -r /var/lib/apt/lists /var/cache/apt /usr/bin/promtool /usr/bin/amtool \
  && install -d -o nobody -g nogroup /prometheus /alertmanager
 USER nobody
 

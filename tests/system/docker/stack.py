@@ -6,12 +6,16 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from tests.support import ROOT
+
 if TYPE_CHECKING:
     import subprocess
 
     from tests.system.docker.engine import Engine
 
 OVERLAY = "tests/system/docker/overlay.yaml"
+HEALTH = ROOT / "tests/system/docker/health.yaml"
+LABEL = ROOT / "tests/system/docker/label.yaml"
 
 
 class Stack:
@@ -23,13 +27,13 @@ class Stack:
         project: str,
         variables: dict[str, str],
         profiles: str = "local-db",
-        overlay: str = OVERLAY,
+        overlay: str = f"{OVERLAY}:{LABEL}",
     ) -> None:
         self._engine = engine
         self.project = project
         self._variables = {
             "COMPOSE_PROJECT_NAME": project, "COMPOSE_PROFILES": profiles, "COMPOSE_ENV_FILES": "/dev/null",
-            "COMPOSE_FILE": f"compose.yaml:{overlay}", **variables,
+            "COMPOSE_FILE": f"compose.yaml:{overlay}:{HEALTH}", **variables,
         }  # fmt: skip
 
     def compose(self, *words: str, **variables: str) -> str:
@@ -44,7 +48,7 @@ class Stack:
 
     def up(self, *words: str, **variables: str) -> None:
         """Returns when all of it is healthy."""
-        self.compose("up", "--detach", "--wait", "--wait-timeout", "180", "--no-build", *words, **variables)
+        self.compose("up", "--detach", "--wait", "--wait-timeout", "400", "--no-build", *words, **variables)
 
     def scale(self, count: int) -> None:
         """Returns when docker has started and stopped what it takes."""
@@ -59,8 +63,12 @@ class Stack:
         found: list[dict[str, Any]] = json.loads(self.docker("inspect", *ids)) if ids else []
         return found
 
+    def address(self, service: str, port: int) -> str:
+        """Where on this side of the network a port of the service is reached: docker chose a free one."""
+        return self.compose("port", service, str(port)).strip()
+
     @property
     def dsn(self) -> str:
         """The address of the local database for this side of the network."""
         secret = self.compose("exec", "-T", "local-db", "cat", "/run/secrets/database_url").strip()
-        return re.sub(r"@[^/]*", f"@{self.compose('port', 'local-db', '5432').strip()}", secret)
+        return re.sub(r"@[^/]*", f"@{self.address('local-db', 5432)}", secret)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import zipfile
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from tests.support import until
-from tests.system.docker.stack import Stack
+from tests.system.docker.stack import LABEL, Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,15 +24,11 @@ pytestmark = pytest.mark.system
 
 
 @pytest.fixture
-def port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return str(free.getsockname()[1])
-
-
-@pytest.fixture
-def example(engine: Engine, variables: dict[str, str], port: str) -> Iterator[Stack]:
-    given = {**variables, "WEB_PORT": port, "BACKUP_INTERVAL": "2s", "BACKUP_KEEP": "2"}
-    made = Stack(engine, f"workerd-test-{uuid4().hex[:8]}", given, "local-db,backup", "docker/example/compose.yaml")
+def example(engine: Engine, variables: dict[str, str]) -> Iterator[Stack]:
+    given = {**variables, "WEB_PORT": "0", "BACKUP_INTERVAL": "2s", "BACKUP_KEEP": "2"}
+    made = Stack(
+        engine, f"workerd-test-{uuid4().hex[:8]}", given, "local-db,backup", f"docker/example/compose.yaml:{LABEL}"
+    )
     try:
         made.up()
         yield made
@@ -41,9 +36,9 @@ def example(engine: Engine, variables: dict[str, str], port: str) -> Iterator[St
         made.down()
 
 
-def greet(port: str, name: str) -> int:
+def greet(address: str, name: str) -> int:
     """POST as a browser does; returns the id of the job."""
-    connection = HTTPConnection("127.0.0.1", int(port), timeout=10)
+    connection = HTTPConnection(address, timeout=60)
     connection.request("POST", "/greetings", json.dumps({"name": name}))
     job: int = json.load(connection.getresponse())["job"]
     connection.close()
@@ -56,10 +51,8 @@ def backups(stack: Stack) -> list[str]:
     ).split()
 
 
-async def test_a_web_application_enqueues_by_sql_and_the_queue_is_backed_up(
-    example: Stack, port: str, tmp_path: Path
-) -> None:
-    job = await asyncio.to_thread(greet, port, "Ada")
+async def test_a_web_application_enqueues_by_sql_and_the_queue_is_backed_up(example: Stack, tmp_path: Path) -> None:
+    job = await asyncio.to_thread(greet, example.address("web", 8080), "Ada")
     waited = example.compose("exec", "-T", "worker", "workerctl", "jobs", "wait", str(job), "--timeout", "30s")
     assert "Hello Ada" in waited
     first = backups(example)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.system.docker.stack import Stack
+from tests.system.docker.image import build
 
 if TYPE_CHECKING:
     from tests.system.docker.engine import Engine
@@ -33,7 +33,7 @@ def test_the_same_sources_make_the_same_layers(
     engine: Engine, variables: dict[str, str], image: dict[str, Any]
 ) -> None:
     again = variables | {"WORKER_IMAGE": "workerd-test-again"}
-    Stack(engine, "workerd-test", again).compose("build", "--quiet", "--no-cache", "worker")
+    build(engine, again, "--no-cache")
     second = json.loads(engine.run("image", "inspect", again["WORKER_IMAGE"]))[0]
     engine.run("image", "rm", again["WORKER_IMAGE"])
     assert second["Id"] != image["Id"]

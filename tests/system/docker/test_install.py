@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.system.docker.stack import Stack
+from tests.system.docker.stack import HEALTH, LABEL, Stack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ def test_it_comes_up_in_a_folder_without_the_sources(
     done = ctl("install", "docker", "--to", str(folder), "--workers", "3", "--image", variables["WORKER_IMAGE"])
     assert (done.returncode, done.stderr) == (0, "")
     assert f"cd {folder} && docker compose --profile local-db up" in done.stdout
-    here = {"COMPOSE_FILE": f"{folder}/compose.yaml", "COMPOSE_ENV_FILES": f"{folder}/.env"}
+    here = {"COMPOSE_FILE": f"{folder}/compose.yaml:{HEALTH}:{LABEL}", "COMPOSE_ENV_FILES": f"{folder}/.env"}
     stack = Stack(engine, f"workerd-test-{uuid4().hex[:8]}", {**variables, **here})
     try:
         stack.up()

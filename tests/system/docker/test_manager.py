@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.manager_process import free_port
+from tests.support import LIMIT
 from tests.system.docker.stack import Stack
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.system
 @pytest.fixture(scope="module")
 def stack(engine: Engine, variables: dict[str, str]) -> Iterator[Stack]:
     """A worker, its local database and a manager, healthy."""
-    given = {**variables, "MANAGER_PORT": str(free_port())}
+    given = {**variables, "MANAGER_PORT": "0"}
     made = Stack(engine, f"workerd-test-{uuid4().hex[:8]}", given, "local-db,manager")
     try:
         made.up()
@@ -32,8 +32,9 @@ def stack(engine: Engine, variables: dict[str, str]) -> Iterator[Stack]:
 
 
 def _client(stack: Stack, token: str) -> httpx.Client:
-    address = stack.compose("port", "manager", "8000").strip()
-    return httpx.Client(base_url=f"http://{address}", headers={"Authorization": f"Bearer {token}"})
+    return httpx.Client(
+        base_url=f"http://{stack.address('manager', 8000)}", headers={"Authorization": f"Bearer {token}"}, timeout=LIMIT
+    )
 
 
 def _first_token(stack: Stack) -> str:

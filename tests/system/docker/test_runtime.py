@@ -8,26 +8,39 @@ import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
 from tests import ledger
 from tests.support import ROOT, Ctl, until
 from tests.system.docker.load import under_load
+from tests.system.docker.stack import OVERLAY, Stack
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import asyncpg
 
     from tests.faults.balance import Books
     from tests.system.docker.engine import Engine
-    from tests.system.docker.stack import Stack
     from workerd import Queue
 
     DB = asyncpg.Connection[asyncpg.Record]
 
 pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def stack(engine: Engine, variables: dict[str, str]) -> Iterator[Stack]:
+    """With the label of compose.yaml, which no other stack has."""
+    made = Stack(engine, f"workerd-test-{uuid4().hex[:8]}", variables, overlay=OVERLAY)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.down()
 
 
 @pytest.fixture

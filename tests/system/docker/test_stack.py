@@ -27,12 +27,13 @@ pytestmark = pytest.mark.system
 JOBS = 3000
 GRACE = 50.0  # seconds, the stop_grace_period
 NODES = "SELECT count(DISTINCT node) FROM workerd.job WHERE id > $1"
+BOTH_RUN = "SELECT count(*) = 2 FROM workerd.job WHERE state = 'running' AND id = ANY ($1)"
 OUTCOMES = "SELECT state, count(*) FROM workerd.job WHERE id > $1 GROUP BY state"
 
 
 async def balanced(books: Books, db: DB, since: int, count: int) -> None:
     """Every job has succeeded once, and the ledger has nothing to object."""
-    await books.settled(120)
+    await books.settled(300)
     assert {row["state"]: row["count"] for row in await db.fetch(OUTCOMES, since)} == {"succeeded": count}
     assert await ledger.violations(db) == []
 
@@ -89,7 +90,7 @@ async def test_a_daemon_that_is_killed_within_its_container_comes_back_and_its_j
     await scaled(stack, db, 1)
     container = stack.workers()[0]["Id"]
     restarts = stack.workers()[0]["RestartCount"]
-    jobs = [await queue.enqueue("nap", {"seconds": 1.0}) for _ in range(4)]
+    jobs = [await queue.enqueue("nap", {"seconds": 4.0}) for _ in range(4)]
     for job in jobs:
         await until_state(db, job, "running")
     pid = json.loads(stack.docker("exec", container, "workerctl", "status", "--json"))["pid"]
@@ -140,9 +141,8 @@ async def test_a_stopped_container_finishes_what_it_can_and_gives_back_the_rest(
 ) -> None:
     since = await newest(db)
     await scaled(stack, db, 1)
-    short, long = await queue.enqueue("nap", {"seconds": 1.0}), await queue.enqueue("nap", {"seconds": 8.0})
-    for job in (short, long):
-        await until_state(db, job, "running")
+    short, long = await queue.enqueue("nap", {"seconds": 2.0}), await queue.enqueue("nap", {"seconds": 8.0})
+    await until(lambda: db.fetchval(BOTH_RUN, [short, long]), "both run")
     assert stack.workers()[0]["Config"]["StopTimeout"] == GRACE
     began = time.monotonic()
     stack.compose("stop", "worker")

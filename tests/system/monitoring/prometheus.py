@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import socket
 import subprocess
 import threading
 import urllib.parse
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.faults.claims import free_ports
 from tests.support import ROOT
 
 if TYPE_CHECKING:
@@ -40,18 +40,10 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def free_ports(count: int) -> list[str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [str(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def get(port: str, path: str, **query: str) -> Any:
     address = f"http://127.0.0.1:{port}{path}?{urllib.parse.urlencode(query)}"
     try:
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         raise AssertionError(f"{query}: {error.read().decode()}") from error
@@ -75,7 +67,8 @@ class Prometheus:
     def __init__(self, directory: Path, target: str) -> None:
         self._directory = directory
         self._target = target
-        self.port, self.alertmanager = free_ports(2)
+        first = free_ports(2)
+        self.port, self.alertmanager = str(first), str(first + 1)
         self.sent: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def __enter__(self) -> Prometheus:

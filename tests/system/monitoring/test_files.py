@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.faults.claims import free_ports
 from tests.support import until
 from tests.system.monitoring import prometheus
 from tests.watched import ALERTMANAGER, DASHBOARDS
@@ -59,7 +60,7 @@ async def test_one_cause_is_one_alert(alertmanager: str) -> None:
         async def look() -> bool:
             return _held_back(alertmanager) == set(expected)
 
-        await until(look, f"held back: {expected}", 10)
+        await until(look, f"held back: {expected}")
 
     _post(alertmanager, "BacklogAge:warning", "FailureRate:warning", "WorkerDown:critical")
     await held_back()
@@ -75,7 +76,7 @@ async def test_one_cause_is_one_alert(alertmanager: str) -> None:
 @pytest.fixture
 async def alertmanager(tmp_path: Path) -> AsyncIterator[str]:
     """The port of one with our configuration."""
-    port = prometheus.free_ports(1)[0]
+    port = str(free_ports(1))
     running = subprocess.Popen(
         ["prometheus-alertmanager", f"--config.file={ALERTMANAGER}", f"--storage.path={tmp_path}", "--cluster.listen-address=",
          f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL,
@@ -100,7 +101,7 @@ def _post(port: str, *alerts: str) -> None:
     body = json.dumps([{"labels": {**each, "queue": "mail"}} for each in labels]).encode()
     headers = {"Content-Type": "application/json"}
     asked = urllib.request.Request(f"http://127.0.0.1:{port}/api/v2/alerts", body, headers)
-    urllib.request.urlopen(asked, timeout=10).close()  # noqa: S310 - ours
+    urllib.request.urlopen(asked, timeout=60).close()  # noqa: S310 - ours
 
 
 def _held_back(port: str) -> set[str]:

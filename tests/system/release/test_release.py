@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ from zipfile import ZipFile
 import pytest
 
 from tests.support import ROOT
+from tests.system.wheels import offline
 from workerd.queue.migrate import latest
 
 pytestmark = pytest.mark.system
@@ -25,8 +27,11 @@ def git(where: Path, *words: str) -> list[str]:
     return subprocess.run(["git", *words], cwd=where, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
-def release(clone: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([".ci/release", sys.executable], cwd=clone, check=False, capture_output=True, text=True)
+def release(clone: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [".ci/release", sys.executable],
+        cwd=clone, env={**os.environ, **environment}, check=False, capture_output=True, text=True,
+    )  # fmt: skip
 
 
 def make_clone(where: Path) -> Path:
@@ -58,13 +63,9 @@ class Released:
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
-    """One release for all tests; the installations take a minute."""
-    where = tmp_path_factory.mktemp("release")
-    index = [sys.executable, "-m", "pip", "--retries", "0", "--timeout", "10", "download", "--no-deps", "hatchling"]
-    if subprocess.run([*index, "--quiet", "--dest", str(where)], check=False, capture_output=True).returncode:
-        pytest.skip("no index of packages is reached")
-    made = make_clone(where)
-    ended = release(made)
+    """One release for all tests, from an index of packages in a folder."""
+    made = make_clone(tmp_path_factory.mktemp("release"))
+    ended = release(made, **offline(sys.executable))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return Released(made, ended.stdout)
 

@@ -35,9 +35,9 @@ def supervisord(ctl: Ctl, files: Path) -> Iterator[Supervisord]:
 
 
 @pytest.fixture(scope="session")
-def pm2_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pm2_programs() -> Path:
     """Where pm2 is installed."""
-    return install(tmp_path_factory.mktemp("pm2"))
+    return install()
 
 
 @pytest.fixture

@@ -10,24 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.system.shared import CACHE, kept
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-INSTALL_LIMIT = 120  # seconds
+INSTALL_LIMIT = 300  # seconds
 MACHINE = dict(os.environ)  # before the tests' is cleaned: npm's settings, cache and certificates are the machine's
 
 
-def install(prefix: Path) -> Path:
-    """Install pm2 below this folder; returns where its program is. Skips the test where that cannot be."""
+def install() -> Path:
+    """Where the program of a pm2 is that this machine keeps. Skips the test where it cannot be had."""
     if shutil.which("npm") is None:
         pytest.skip("there is no npm here: apt install npm")
+    version = subprocess.check_output(["node", "--version"], text=True).strip()
+    return kept(CACHE / f"pm2-{version}", _install) / "node_modules" / ".bin"
+
+
+def _install(prefix: Path) -> None:
     wanted = ["npm", "install", "--prefix", str(prefix), "--no-audit", "--no-fund", "--loglevel=error"]
     wanted += ["--prefer-offline", "--fetch-retries=0", "pm2"]
     try:
         subprocess.run(wanted, check=True, capture_output=True, text=True, timeout=INSTALL_LIMIT, env=MACHINE)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         pytest.skip(f"pm2 cannot be installed: {error}: {error.stderr!r}")
-    return prefix / "node_modules" / ".bin"
 
 
 class Pm2:

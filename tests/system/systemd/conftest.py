@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,29 +10,26 @@ import pytest
 from tests.conftest import make_template
 from tests.faults.balance import Books
 from tests.faults.cluster import Cluster
-from tests.system.systemd.machine import TESTBED, Machine, make_environment
+from tests.system.shared import kept, of_this_run
+from tests.system.systemd.environment import make_environment
+from tests.system.systemd.machine import TESTBED, Machine
 from tests.system.systemd.unit import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import asyncpg
 
 
 @pytest.fixture(scope="session")
-def environment() -> Iterator[Path]:
-    """A Python environment with the project, outside of what systemd's ProtectHome= and PrivateTmp= hide."""
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python environment with the project, one for all processes of this run."""
     if not (TESTBED / "real-systemd.sh").exists():
         pytest.skip("the testbed is not here: set TESTBED")
     if os.getuid() != 0:
         pytest.skip("booting a systemd needs root")
-    where = Path(tempfile.mkdtemp(prefix="workerd-environment-"))
-    where.chmod(0o755)
-    try:
-        make_environment(where)
-        yield where
-    finally:
-        shutil.rmtree(where)
+    return kept(of_this_run(tmp_path_factory) / "environment", make_environment)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.manager_process import free_port
-from tests.support import until
+from tests.faults.claims import free_ports
+from tests.support import LIMIT, until
 from workerd.queue import tokens
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ UNIT = "invoice-worker-manager"
 @pytest.fixture
 def address(unit: Unit, machine: Machine) -> Iterator[str]:
     """Where the manager of the installed unit will listen; it is stopped at the end."""
-    port = free_port()
+    port = free_ports(1)
     _settings(machine, f"MANAGER_PORT={port}")
     yield f"http://127.0.0.1:{port}"
     machine.try_run("systemctl", "stop", UNIT)
@@ -58,7 +58,7 @@ async def test_it_answers_when_it_is_active_and_says_where(address: str, machine
     assert machine.show(UNIT, "StatusText") == address
     token = await tokens.create(db, "operator", ["operate"])
     headers = {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(base_url=address, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=LIMIT) as client:
         assert (await client.get("/readyz")).status_code == 200
         assert (await client.post("/api/v1/jobs", json={"task": "echo", "payload": {"value": 1}})).status_code == 201
     assert await db.fetchval("SELECT count(*) FROM workerd.ready") == 1
@@ -67,12 +67,12 @@ async def test_it_answers_when_it_is_active_and_says_where(address: str, machine
 
 
 async def test_it_is_started_again_when_it_dies_or_hangs(address: str, machine: Machine) -> None:
-    machine.write(f"/etc/systemd/system/{UNIT}.service.d/test.conf", "[Service]\nWatchdogSec=3s\nRestartSec=100ms\n")
+    machine.write(f"/etc/systemd/system/{UNIT}.service.d/test.conf", "[Service]\nWatchdogSec=5s\nRestartSec=100ms\n")
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "start", UNIT)
     await _killed(machine, signal.SIGKILL)
     await _killed(machine, signal.SIGSTOP)
-    async with httpx.AsyncClient(base_url=address) as client:
+    async with httpx.AsyncClient(base_url=address, timeout=LIMIT) as client:
         assert (await client.get("/readyz")).status_code == 200
     assert int(machine.show(UNIT, "NRestarts")) == 2
 

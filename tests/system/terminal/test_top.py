@@ -148,5 +148,5 @@ def test_without_the_extra_it_says_which_one_to_install(ctl: Ctl) -> None:
     (missing / "__init__.py").write_text("raise ImportError('it is not here')")
     terminal = tests.terminal.Terminal(ctl, "top", PYTHONPATH=f"{missing.parent}:{os.environ.get('PYTHONPATH', '')}")
     assert terminal.to_the_end() == "workerctl: top needs Textual: pip install 'workerd[tui]'\n"
-    assert terminal.process.wait(10) == 1
+    assert terminal.process.wait(60) == 1
     terminal.close()
