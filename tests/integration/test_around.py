@@ -59,8 +59,8 @@ async def test_resources_are_opened_once_and_closed_in_reverse(settings: Setting
 
     async with InProcess(settings):
         jobs = [await queue.enqueue("with_resources") for _ in range(5)]
-        assert [await queue.result(job, timeout=10) for job in jobs] == [["first", "second"]] * 5
-        assert await queue.result(await queue.enqueue("with_resource", {"n": 1}), timeout=10) == [1, "first"]
+        assert [await queue.result(job, timeout=60) for job in jobs] == [["first", "second"]] * 5
+        assert await queue.result(await queue.enqueue("with_resource", {"n": 1}), timeout=60) == [1, "first"]
         assert told == ["first opens", "second opens"]
     assert told == ["first opens", "second opens", "second closes", "first closes"]
 
@@ -89,7 +89,7 @@ async def test_many_jobs_at_once_share_one_that_opens_slowly(settings: Settings,
         jobs = [await queue.enqueue("patient") for _ in range(3)]
         await until_state(db, cut, "failed")
         go_on.set()
-        assert [await queue.result(job, timeout=10) for job in jobs] == [1, 1, 1]
+        assert [await queue.result(job, timeout=60) for job in jobs] == [1, 1, 1]
 
 
 async def test_one_that_cannot_be_opened_fails_the_attempt_and_is_tried_again(
@@ -136,7 +136,7 @@ async def test_middleware_sees_every_kind_of_handler_in_its_order_and_may_decide
 
     async with InProcess(settings):
         for name in ("echo", "echo_in_thread", "echo_in_child"):
-            assert await queue.result(await queue.enqueue(name, {"value": 1}), timeout=20) == {"wrapped": 1}
+            assert await queue.result(await queue.enqueue(name, {"value": 1}), timeout=60) == {"wrapped": 1}
             assert told == [("outer", {"value": 1}), ("inner", name)]
             told.clear()
         refused = await until_state(db, await queue.enqueue("echo", {"value": "refuse"}), "failed")

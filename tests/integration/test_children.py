@@ -58,7 +58,7 @@ async def test_arguments_result_progress_and_log_cross_the_pipe(
     value = {"text": "grün \ud7ff", "list": [1, 2.5, None]}
     assert await _children(node) == 0, "it was not started lazily"
     job = await queue.enqueue("in_child", {"value": value})
-    result = await queue.result(job, timeout=20)
+    result = await queue.result(job, timeout=60)
     assert (result["value"], result["attempt"]) == (value, 1)
     assert result["pid"] == result["group"] != os.getpid()
     row = await until_state(db, job, "succeeded")
@@ -82,7 +82,7 @@ async def test_the_class_of_what_was_raised_decides_though_only_its_text_crosses
 
 async def test_a_child_is_used_again_and_there_are_no_more_than_busy_workers(node: InProcess, queue: Queue) -> None:
     jobs = await queue.enqueue_many("in_child", [{"value": n} for n in range(10)])
-    pids = {(await queue.result(job, timeout=20))["pid"] for job in jobs}
+    pids = {(await queue.result(job, timeout=60))["pid"] for job in jobs}
     assert len(pids) <= 2
     assert await _children(node) == len(pids)
 
@@ -91,9 +91,9 @@ async def test_a_child_is_replaced_after_so_many_jobs_and_when_it_was_idle_for_l
     node: InProcess, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "MAX_JOBS", 2)
-    pids = [(await queue.result(await queue.enqueue("in_child"), timeout=20))["pid"] for _ in range(4)]
+    pids = [(await queue.result(await queue.enqueue("in_child"), timeout=60))["pid"] for _ in range(4)]
     assert pids[0] == pids[1] != pids[2] == pids[3]
-    await queue.result(await queue.enqueue("in_child"), timeout=20)
+    await queue.result(await queue.enqueue("in_child"), timeout=60)
     monkeypatch.setattr(pool, "IDLE_LIMIT", 0.0)
 
     async def none() -> bool:
@@ -130,8 +130,8 @@ async def test_whatever_a_handler_does_in_its_process_is_its_own_end_alone(
     if state == "failed":
         assert shown.startswith(error)
         assert "/workerd/daemon/" not in shown or deed in ("segfault", "connection")
-    assert await queue.result(bystander, timeout=20)
-    assert await queue.result(await queue.enqueue("sleeping", {"seconds": 0}), timeout=20)
+    assert await queue.result(bystander, timeout=60)
+    assert await queue.result(await queue.enqueue("sleeping", {"seconds": 0}), timeout=60)
 
 
 async def test_a_timeout_a_cancellation_and_a_drain_kill_the_child_and_what_it_started(
@@ -164,7 +164,7 @@ async def test_a_child_inherits_neither_files_nor_the_supervisor_and_goes_first_
     node: InProcess, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
-    seen = await queue.result(await queue.enqueue("does", {"what": "surroundings"}), timeout=20)
+    seen = await queue.result(await queue.enqueue("does", {"what": "surroundings"}), timeout=60)
     assert seen["notify"] is None
     assert seen["files"] == ["/dev/null", "pipe", "pipe", "socket"]
     assert int(seen["oom"]) >= 500
@@ -186,5 +186,5 @@ async def test_children_that_die_at_their_start_fail_their_jobs_one_after_anothe
     assert len(waits) == 5
     assert waits[-1] > waits[0]
     monkeypatch.delenv("WORKERD_TEST_BROKEN")
-    assert await queue.result(await queue.enqueue("in_child"), timeout=20)
-    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=20) == 1
+    assert await queue.result(await queue.enqueue("in_child"), timeout=60)
+    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=60) == 1

@@ -63,7 +63,7 @@ async def test_scaling_takes_effect_at_once_and_interrupts_nothing(node: InProce
     assert (await node.ask("status"))["data"]["busy"] == 4
     for _, go_on in gates:
         go_on.set()
-    assert [await queue.result(job, timeout=10) for job in jobs] == ["went on"] * 4
+    assert [await queue.result(job, timeout=60) for job in jobs] == ["went on"] * 4
     assert len((await node.ask("status"))["data"]["slots"]) == 1
     assert not (await node.ask("scale", workers=0))["ok"]
 
@@ -178,13 +178,13 @@ async def test_a_supervisor_that_does_not_listen_stops_nothing(settings: Setting
             return beats == 1
 
         await until(has_pulsed, "it has sent more than the socket takes")
-        await queue.result(await queue.enqueue("echo"), timeout=10)
+        await queue.result(await queue.enqueue("echo"), timeout=60)
 
 
 async def test_a_handler_that_raises_keyboard_interrupt_fails_its_job_alone(node: InProcess, queue: Queue) -> None:
     with pytest.raises(JobFailed, match="KeyboardInterrupt"):
-        await queue.result(await queue.enqueue("interrupting"), timeout=10)
-    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=10) == 1
+        await queue.result(await queue.enqueue("interrupting"), timeout=60)
+    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=60) == 1
 
 
 async def test_threads_that_never_return_keep_nobody_from_working(daemon: DaemonProcess, queue: Queue, db: DB) -> None:
@@ -192,7 +192,7 @@ async def test_threads_that_never_return_keep_nobody_from_working(daemon: Daemon
     hanging = await queue.enqueue_many("never_returning", [{"number": n} for n in range(20)])
     for job in hanging:
         await until_state(db, job, "failed")
-    assert await queue.result(await queue.enqueue("in_thread", {"value": 1}), timeout=10) == {"value": 1, "main": False}
+    assert await queue.result(await queue.enqueue("in_thread", {"value": 1}), timeout=60) == {"value": 1, "main": False}
     daemon.signal(signal.SIGTERM)
     assert await asyncio.to_thread(daemon.wait, 10) == 0
 
@@ -224,7 +224,7 @@ async def test_a_query_without_an_answer_is_given_up(
     async with queue.connection() as locker, locker.transaction():
         await locker.execute("LOCK TABLE workerd.lane")
         await until(lambda: _others(db, sessions, name, before), "the claimer has another session")
-    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=10) == 1
+    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=60) == 1
 
 
 async def _others(db: DB, sessions: str, name: str, before: list[int]) -> bool:
@@ -258,5 +258,5 @@ async def test_a_daemon_whose_workers_are_all_busy_rests(
         await until(waited_long, "sweeps were due while there was no room")
         assert turns < 100
         go_on.set()
-        assert await queue.result(running, timeout=10) == "went on"
+        assert await queue.result(running, timeout=60) == "went on"
         await node.stop()

@@ -30,19 +30,19 @@ async def test_a_job_starts_when_all_that_it_waits_for_have_succeeded(node: InPr
     await until_state(db, first, "succeeded")
     assert await state_of(db, child) == "blocked"
     go_on.set()
-    assert await queue.result(child, timeout=10) == [1, "went on"]
+    assert await queue.result(child, timeout=60) == [1, "went on"]
 
 
 async def test_parents_that_have_ended_already_are_seen(node: InProcess, queue: Queue) -> None:
     parent = await queue.enqueue("echo", {"value": {"pages": 3}})
-    await queue.result(parent, timeout=10)
-    assert await queue.result(await queue.enqueue("gather", after=[parent]), timeout=10) == [{"pages": 3}]
+    await queue.result(parent, timeout=60)
+    assert await queue.result(await queue.enqueue("gather", after=[parent]), timeout=60) == [{"pages": 3}]
 
 
 @pytest.mark.parametrize("task", ["gather_in_thread", "gather_in_child"])
 async def test_results_of_parents_reach_handlers_of_each_kind(node: InProcess, queue: Queue, task: str) -> None:
     parents = await queue.enqueue_many("echo", [{"value": n} for n in range(3)])
-    assert await queue.result(await queue.enqueue(task, after=parents), timeout=20) == [0, 1, 2]
+    assert await queue.result(await queue.enqueue(task, after=parents), timeout=60) == [0, 1, 2]
 
 
 async def test_a_parent_that_leaves_no_row_counts_as_succeeded(node: InProcess, queue: Queue) -> None:
@@ -51,7 +51,7 @@ async def test_a_parent_that_leaves_no_row_counts_as_succeeded(node: InProcess, 
     child = await queue.enqueue("gather", after=[parent])
     await begun.wait()
     go_on.set()
-    assert await queue.result(child, timeout=10) == [None]
+    assert await queue.result(child, timeout=60) == [None]
 
 
 async def test_what_waits_for_a_failed_job_is_cancelled_and_what_waits_for_that_too(
@@ -76,14 +76,14 @@ async def test_after_a_failure_too_and_after_any_of_several(node: InProcess, que
     first_come = await queue.enqueue("gather", after=After([failing, late], need="any", end="finished"))
     never = await queue.enqueue("gather", after=After([failing, failing], need="any"))
     await begun.wait()
-    assert await queue.result(cleanup, timeout=10) == [None]
-    assert await queue.result(first_come, timeout=10) == [None, None]
+    assert await queue.result(cleanup, timeout=60) == [None]
+    assert await queue.result(first_come, timeout=60) == [None, None]
     await until_state(db, never, "cancelled")
     waits_on = await queue.enqueue("gather", after=After([failing, late], need="any"))
     await until(lambda: db.fetchval("SELECT NOT EXISTS (SELECT FROM workerd.unlooked)"), "its parents were looked at")
     assert await state_of(db, waits_on) == "blocked"
     go_on.set()
-    assert await queue.result(waits_on, timeout=10) == [None, "went on"]
+    assert await queue.result(waits_on, timeout=60) == [None, "went on"]
 
 
 async def test_cancelling_a_parent_that_has_not_started_cancels_what_waits(
@@ -103,7 +103,7 @@ async def test_a_blocked_job_can_be_cancelled_and_can_be_told_not_to_wait(
     await queue.cancel(child)
     await until_state(db, child, "cancelled")
     assert await queue.retry(impatient) == "blocked"
-    assert await queue.result(impatient, timeout=10) == [None]
+    assert await queue.result(impatient, timeout=60) == [None]
 
 
 async def test_parent_and_child_of_one_transaction_exist_both_or_not_at_all(
@@ -112,7 +112,7 @@ async def test_parent_and_child_of_one_transaction_exist_both_or_not_at_all(
     async with queue.connection() as connection, connection.transaction():
         parent = await queue.enqueue("echo", {"value": 7}, connection=connection)
         child = await queue.enqueue("gather", after=[parent], connection=connection)
-    assert await queue.result(child, timeout=10) == [7]
+    assert await queue.result(child, timeout=60) == [7]
 
 
 async def test_a_parent_that_ends_while_its_child_is_being_enqueued_is_not_missed(
@@ -125,8 +125,8 @@ async def test_a_parent_that_ends_while_its_child_is_being_enqueued_is_not_misse
     async with other.transaction():
         child = await other.fetchval("SELECT workerd.enqueue('gather', after => ARRAY[$1::bigint])", parent)
         go_on.set()
-        await queue.result(parent, timeout=10)  # it has ended, and could not know of the child
-    assert await queue.result(child, timeout=15) == ["went on"]
+        await queue.result(parent, timeout=60)  # it has ended, and could not know of the child
+    assert await queue.result(child, timeout=60) == ["went on"]
     await other.close()
 
 
@@ -135,7 +135,7 @@ async def test_a_delay_counts_from_the_enqueueing_and_a_key_holds_while_it_waits
 ) -> None:
     parent = await queue.enqueue("echo")
     child = await queue.enqueue("gather", after=[parent], delay="1h", key="once")
-    await queue.result(parent, timeout=10)
+    await queue.result(parent, timeout=60)
     await until_state(db, child, "scheduled")
     assert await queue.enqueue("gather", key="once") == child
 
@@ -174,7 +174,7 @@ async def test_a_flow_runs_in_its_order_and_comes_into_being_as_a_whole(node: In
         }
     )
     assert list(ids) == ["sum", "left", "right", "root"]
-    assert await queue.result(ids["sum"], timeout=10) == [1, 2]
+    assert await queue.result(ids["sum"], timeout=60) == [1, 2]
 
 
 async def test_a_flow_with_a_cycle_or_a_gap_is_refused(queue: Queue, db: DB) -> None:
@@ -187,7 +187,7 @@ async def test_a_flow_with_a_cycle_or_a_gap_is_refused(queue: Queue, db: DB) -> 
 
 async def test_a_chain_hands_each_result_to_the_next(node: InProcess, queue: Queue) -> None:
     *_, last = await queue.chain(Call("echo", {"value": 5}), Call("gather"), Call("gather"))
-    assert await queue.result(last, timeout=10) == [[5]]
+    assert await queue.result(last, timeout=60) == [[5]]
 
 
 async def test_a_batch_shows_its_progress_counts_its_jobs_and_is_followed_by_one(
@@ -208,9 +208,9 @@ async def test_a_batch_shows_its_progress_counts_its_jobs_and_is_followed_by_one
     assert await state_of(db, batch.id) == "blocked"
     go_on.set()
     counts = {"jobs": 4, "succeeded": 3, "failed": 1, "cancelled": 0}
-    assert await queue.result(batch.id, timeout=10) == counts
+    assert await queue.result(batch.id, timeout=60) == counts
     assert batch.finished_id is not None
-    assert await queue.result(batch.finished_id, timeout=10) == [counts]
+    assert await queue.result(batch.finished_id, timeout=60) == [counts]
 
 
 async def test_a_batch_whose_block_fails_leaves_nothing_and_one_without_jobs_succeeds(
@@ -226,7 +226,7 @@ async def test_a_batch_whose_block_fails_leaves_nothing_and_one_without_jobs_suc
     assert await db.fetchval("SELECT count(*) FROM workerd.job") == 0
     async with queue.batch() as batch:
         pass
-    assert (await queue.result(batch.id, timeout=10))["jobs"] == 0
+    assert (await queue.result(batch.id, timeout=60))["jobs"] == 0
 
 
 async def is_equal(ask: Callable[[], Awaitable[object]], expected: object) -> bool:

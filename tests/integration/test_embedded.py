@@ -122,7 +122,7 @@ def test_it_recovers_from_the_death_of_its_server(state: Path) -> None:
     _value(dsn, "CREATE TABLE kept AS SELECT 1 AS one")
     server = psutil.Process(_server_pid(state))
     server.kill()
-    server.wait(10)
+    server.wait(60)
     assert _value(embedded.start(state), "SELECT one FROM kept") == 1
 
 

@@ -57,18 +57,18 @@ async def test_dependencies(settings: Settings, queue: Queue) -> None:
     count, flows, batch = (run("dependencies.md", place) for place in range(3))
     async with InProcess(settings):
         assert await count["count"](queue, ["one two", "three", "four five six"]) == 6
-        assert await queue.result(await flows["flow"](queue), timeout=10) == [
+        assert await queue.result(await flows["flow"](queue), timeout=60) == [
             "text of a.html in French",
             "text of a.html in German",
         ]
-        assert await queue.result(await flows["chain"](queue), timeout=10) == "text of b.html in Danish"
+        assert await queue.result(await flows["chain"](queue), timeout=60) == "text of b.html in Danish"
         assert await batch["convert_all"](queue) == "19 of 20 pages"
 
 
 async def test_arguments(settings: Settings, queue: Queue) -> None:
     order = run("arguments.md", 0)["order"]
     async with InProcess(settings):
-        assert await queue.result(await order(queue), timeout=10) == {"total": "2.50", "days": 30}
+        assert await queue.result(await order(queue), timeout=60) == {"total": "2.50", "days": 30}
 
 
 async def test_transactions(settings: Settings, queue: Queue, db: DB, dsn: str) -> None:
@@ -93,7 +93,7 @@ async def test_transactions(settings: Settings, queue: Queue, db: DB, dsn: str) 
     async with InProcess(settings):
         assert await asyncio.to_thread(without["deliver"], dsn, 7) == "order 7 is on its way"
         job = await queue.enqueue(finishing["book"], {"order": 9, "dsn": dsn})
-        assert await queue.result(job, timeout=10) == {"order": 9}
+        assert await queue.result(job, timeout=60) == {"order": 9}
     assert await db.fetchval("SELECT n FROM booked") == 9
 
 
@@ -129,7 +129,7 @@ async def test_options(settings: Settings, queue: Queue, db: DB, ctl: Ctl) -> No
     async with InProcess(settings.model_copy(update={"node_name": "here"})):
         pinned, preferring = await names["warm_up"](queue, "here")
         found = [
-            await queue.result(job, timeout=10) for job in (*jobs, await names["greet"](queue), pinned, preferring)
+            await queue.result(job, timeout=60) for job in (*jobs, await names["greet"](queue), pinned, preferring)
         ]
     assert found == [7, 1, 2, 3]
 
@@ -140,8 +140,8 @@ async def test_around_a_run(settings: Settings, queue: Queue) -> None:
     try:
         async with InProcess(settings):
             for n in range(3):
-                assert await queue.result(await queue.enqueue("fetch", {"url": "a.html"}), timeout=10) == n + 1
-            assert await queue.result(await queue.enqueue("echo_in_thread", {"value": 1}), timeout=10) == 1
+                assert await queue.result(await queue.enqueue("fetch", {"url": "a.html"}), timeout=60) == n + 1
+            assert await queue.result(await queue.enqueue("echo_in_thread", {"value": 1}), timeout=60) == 1
         assert [client.closed for client in shared["clients"]] == [True]
         assert measured["took"].keys() == {"fetch", "echo_in_thread"}
     finally:
@@ -202,7 +202,7 @@ async def test_coming_from(settings: Settings, queue: Queue, db: DB, dsn: str) -
             await queue.retry(waits)
             busy = "SELECT error LIKE '%busy%' FROM workerd.job WHERE id = $1 AND state = 'scheduled'"
             await until(lambda: db.fetchval(busy, waits), "it is to be tried again in two minutes")
-            assert await queue.result(await rq["both"](queue), timeout=10) == "published report-2026.pdf"
+            assert await queue.result(await rq["both"](queue), timeout=60) == "published report-2026.pdf"
             later = await procrastinate["later"]()
             assert await procrastinate["later"]() == later
         finally:
@@ -211,7 +211,7 @@ async def test_coming_from(settings: Settings, queue: Queue, db: DB, dsn: str) -
         old = [{"id": "a1", "task": "total", "payload": {"a": 1, "b": 2}, "run_at": "2030-01-01T00:00:00+00:00"}]
         assert await carry["carry_over"](queue, old) == await carry["carry_over"](queue, old)
         await db.execute(PROCRASTINATE)
-        moved = [await queue.result(row["enqueue"], timeout=10) for row in await db.fetch(moving)]
+        moved = [await queue.result(row["enqueue"], timeout=60) for row in await db.fetch(moving)]
     assert moved == [7]
     assert await db.fetchval("SELECT string_agg(status, ' ' ORDER BY id) FROM procrastinate_jobs") == "cancelled doing"
 

@@ -52,7 +52,7 @@ async def test_an_attempt_that_was_retried_with_success_is_a_failure_as_well(
     node: InProcess, queue: Queue, ctl: Ctl
 ) -> None:
     job = await queue.enqueue("stumble", {"until_attempt": 3})
-    assert await queue.result(job, timeout=10) == 3
+    assert await queue.result(job, timeout=60) == 3
     (found,) = ctl.json("jobs", "errors")
     assert (found["count"], found["jobs"], found["example"]) == (2, 1, job)
     assert ctl.json("jobs", "list", "--fingerprint", found["fingerprint"]) == []
@@ -63,7 +63,7 @@ async def test_every_attempt_is_shown_with_the_traceback_of_the_last_failure(
 ) -> None:
     job = await queue.enqueue("stumble", {"until_attempt": 99})
     with pytest.raises(JobFailed):
-        await queue.result(job, timeout=10)
+        await queue.result(job, timeout=60)
     shown = ctl.json("jobs", "show", str(job))
     assert [a["attempt"] for a in shown["attempts"]] == [1, 2, 3]
     assert {a["node"] for a in shown["attempts"]} == {node.settings.node}

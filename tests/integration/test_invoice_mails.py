@@ -72,7 +72,7 @@ async def test_a_mail_arrives(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> 
     postbox = Postbox()
     async with mail_server(postbox, monkeypatch):
         job = await queue.enqueue(send_notification, LETTER)
-        assert await queue.result(job, timeout=10) == {"mail": True, "webhook": False}
+        assert await queue.result(job, timeout=60) == {"mail": True, "webhook": False}
     [mail] = postbox.mails
     assert (mail.mail_from, mail.rcpt_tos) == ("bot@test.example", ["you@test.example"])
     assert isinstance(mail.content, bytes)
@@ -82,13 +82,13 @@ async def test_a_mail_arrives(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> 
 async def test_a_refused_recipient_fails_at_once(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     async with mail_server(Postbox("550 no such user"), monkeypatch):
         with pytest.raises(JobFailed, match="refused the recipient you@"):
-            await queue.result(await queue.enqueue(send_notification, LETTER), timeout=10)
+            await queue.result(await queue.enqueue(send_notification, LETTER), timeout=60)
 
 
 async def test_a_recipient_refused_for_now_is_tried_again(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     postbox = Postbox("451 greylisted, come back later")
     async with mail_server(postbox, monkeypatch):
-        await queue.result(await queue.enqueue(send_notification, LETTER), timeout=10)
+        await queue.result(await queue.enqueue(send_notification, LETTER), timeout=60)
     assert len(postbox.mails) == 1
 
 
@@ -111,7 +111,7 @@ async def test_a_mail_waits_for_its_server(
         assert "the mail server does not answer" in await until(tried, "two attempts have failed")
     postbox = Postbox()
     async with mail_server(postbox, monkeypatch, port):
-        await queue.result(job, timeout=10)
+        await queue.result(job, timeout=60)
     assert len(postbox.mails) == 1
 
 
@@ -130,4 +130,4 @@ async def test_a_notification_that_can_reach_nobody_says_why(
 ) -> None:
     monkeypatch.setenv("SMTP_URL", url)
     with pytest.raises(JobFailed, match=why):
-        await queue.result(await queue.enqueue(send_notification, payload), timeout=10)
+        await queue.result(await queue.enqueue(send_notification, payload), timeout=60)

@@ -214,7 +214,7 @@ async def test_a_service_reads_a_scan_where_nothing_else_can(stage: Stage, queue
 
 
 async def test_a_webhook_gets_subject_and_text(stage: Stage, queue: Queue) -> None:
-    assert await queue.result(await hook(stage).enqueue(queue), timeout=10) == {"mail": False, "webhook": True}
+    assert await queue.result(await hook(stage).enqueue(queue), timeout=60) == {"mail": False, "webhook": True}
     [(_, _, body)] = stage[0].asked
     assert json.loads(body) == {"subject": "Größe", "text": "two\nlines"}
 

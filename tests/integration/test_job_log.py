@@ -29,7 +29,7 @@ async def kept(db: DB, job: int) -> list[tuple[Any, ...]]:
 
 async def test_what_a_job_logs_is_kept_with_each_of_its_attempts(node: InProcess, queue: Queue, db: DB) -> None:
     job = await queue.enqueue("telling", {"lines": 2, "fails": True})
-    assert await queue.result(job, timeout=10) == "told"
+    assert await queue.result(job, timeout=60) == "told"
     lines = [(1, "info", "line 0"), (2, "warning", "line 1")]
     assert await kept(db, job) == [(attempt, *line) for attempt in (1, 2) for line in lines]
 
@@ -50,7 +50,7 @@ async def test_def_and_cpu_handlers_and_those_that_finish_themselves_log_as_well
     threaded, finishing = await queue.enqueue("telling_in_thread"), await queue.enqueue("telling_before_finish_in")
     child = await queue.enqueue("telling_in_child")
     for job in (threaded, finishing, child):
-        await queue.result(job, timeout=20)
+        await queue.result(job, timeout=60)
     assert await kept(db, child) == [(1, 1, "warning", "from a child")]
     assert await kept(db, threaded) == [(1, 1, "error", "from a thread")]
     assert await kept(db, finishing) == [(1, 1, "info", "before")]
@@ -58,7 +58,7 @@ async def test_def_and_cpu_handlers_and_those_that_finish_themselves_log_as_well
 
 async def test_of_an_attempt_a_bounded_number_of_lines_is_kept(node: InProcess, queue: Queue, db: DB) -> None:
     job = await queue.enqueue("telling", {"lines": MAX_LINES + 500})
-    await queue.result(job, timeout=10)
+    await queue.result(job, timeout=60)
     lines = await kept(db, job)
     assert len(lines) == MAX_LINES
     assert lines[-1][3] == "further lines of this attempt are in the daemon's log only"
@@ -90,7 +90,7 @@ async def test_every_line_of_a_handler_names_its_job_whoever_writes_it(
     daemon.start()
     jobs = [await queue.enqueue("telling", {"lines": 1}), await queue.enqueue("telling_in_thread")]
     for job in jobs:
-        await queue.result(job, timeout=10)
+        await queue.result(job, timeout=60)
     lines = [json.loads(line) for line in daemon.settings.log_path.read_text().splitlines()]
     assert {line["node"] for line in lines} == {daemon.settings.node}
     theirs = [line for line in lines if line["logger"] in ("shop", "job")]
@@ -110,7 +110,7 @@ async def test_the_lines_of_a_job_are_shown_once_each_though_its_daemon_is_down(
         job = await queue.enqueue("telling", {"lines": 3})
         other = await queue.enqueue("telling", {"lines": 3})
         for each in (job, other):
-            await queue.result(each, timeout=10)
+            await queue.result(each, timeout=60)
         daemon.signal(15)
         daemon.wait()
     shown = ctl("logs", "--job", str(job)).stdout
@@ -132,7 +132,7 @@ async def test_the_lines_of_a_job_are_shown_once_each_though_its_daemon_is_down(
 async def test_lines_go_with_their_job_or_when_they_are_old(queue: Queue, node: InProcess, db: DB, ctl: Ctl) -> None:
     deleted, old, young = [await queue.enqueue("telling", {"lines": 1}) for _ in range(3)]
     for job in (deleted, old, young):
-        await queue.result(job, timeout=10)
+        await queue.result(job, timeout=60)
     assert ctl("jobs", "delete", str(deleted)).returncode == 0
     await db.execute("UPDATE workerd.job_log SET at = now() - interval '40 days' WHERE id = $1", old)
     await prune.prune(db, 86400.0)

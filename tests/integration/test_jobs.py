@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 async def test_a_job_runs_and_its_result_is_kept(queue: Queue, node: InProcess, db: DB) -> None:
     job = await queue.enqueue("echo", {"value": {"deep": [1, "zwei", None]}})
-    assert await queue.result(job, timeout=10) == {"deep": [1, "zwei", None]}
+    assert await queue.result(job, timeout=60) == {"deep": [1, "zwei", None]}
     row = await db.fetchrow("SELECT * FROM workerd.job WHERE id = $1", job)
     assert row is not None
     assert (row["state"], row["attempt"], row["failures"], row["node"]) == ("succeeded", 1, 0, node.settings.node)
@@ -32,7 +32,7 @@ async def test_a_job_runs_and_its_result_is_kept(queue: Queue, node: InProcess, 
 
 async def test_a_task_enqueues_by_its_signature(node: InProcess, queue: Queue, db: DB) -> None:
     job = await handlers.posted.enqueue("a@b.example")
-    assert await queue.result(job, timeout=10) == "a@b.example"
+    assert await queue.result(job, timeout=60) == "a@b.example"
     row = await db.fetchrow("SELECT queue, priority FROM workerd.job WHERE id = $1", job)
     assert row is not None
     assert tuple(row) == ("mail", 7)
@@ -41,14 +41,14 @@ async def test_a_task_enqueues_by_its_signature(node: InProcess, queue: Queue, d
 
 
 async def test_a_handler_enqueues_further_jobs(node: InProcess, queue: Queue) -> None:
-    children = await queue.result(await queue.enqueue("enqueuing", {"values": [1, 2]}), timeout=10)
-    assert [await queue.result(child, timeout=10) for child in children] == [1, 2]
+    children = await queue.result(await queue.enqueue("enqueuing", {"values": [1, 2]}), timeout=60)
+    assert [await queue.result(child, timeout=60) for child in children] == [1, 2]
 
 
 async def test_higher_priorities_run_first_and_equal_ones_in_order(settings: Settings, queue: Queue, db: DB) -> None:
     jobs = {p: [await queue.enqueue("echo", {"value": p}, priority=p) for _ in range(3)] for p in (0, 5, -5)}
     async with InProcess(settings.model_copy(update={"workers": 1})):
-        await queue.result(jobs[-5][-1], timeout=10)
+        await queue.result(jobs[-5][-1], timeout=60)
     ended = [r[0] for r in await db.fetch("SELECT id FROM workerd.job ORDER BY started_at, finished_at")]
     assert ended == [*jobs[5], *jobs[0], *jobs[-5]]
 
@@ -56,7 +56,7 @@ async def test_higher_priorities_run_first_and_equal_ones_in_order(settings: Set
 async def test_a_delayed_job_waits_for_its_time(node: InProcess, queue: Queue, db: DB) -> None:
     job = await queue.enqueue("echo", {"value": 1}, delay=0.3)
     assert await state_of(db, job) == "scheduled"
-    await queue.result(job, timeout=10)
+    await queue.result(job, timeout=60)
     row = await db.fetchrow("SELECT started_at - enqueued_at AS waited FROM workerd.job WHERE id = $1", job)
     assert row is not None
     assert timedelta(seconds=0.3) <= row["waited"] < timedelta(seconds=2)
@@ -78,7 +78,7 @@ async def test_a_key_dedupes_until_its_job_is_final(node: InProcess, queue: Queu
     await begun.wait()
     assert await queue.enqueue("gated", {"number": 1}, key="invoice-1") == first
     go_on.set()
-    await queue.result(first, timeout=10)
+    await queue.result(first, timeout=60)
     again = await queue.enqueue("echo", key="invoice-1")
     assert again != first
 
@@ -89,7 +89,7 @@ async def test_one_hundred_enqueues_of_one_key_at_a_time_make_one_job(queue: Que
 
 async def test_a_failing_job_is_retried_until_it_succeeds(node: InProcess, queue: Queue, db: DB) -> None:
     job = await queue.enqueue("stumble", {"until_attempt": 3})
-    assert await queue.result(job, timeout=10) == 3
+    assert await queue.result(job, timeout=60) == 3
     row = await db.fetchrow("SELECT attempt, failures, attempts FROM workerd.job WHERE id = $1", job)
     assert row is not None
     assert (row["attempt"], row["failures"]) == (3, 2)
@@ -100,7 +100,7 @@ async def test_a_failing_job_is_retried_until_it_succeeds(node: InProcess, queue
 async def test_a_job_fails_when_its_retries_are_used_up(node: InProcess, queue: Queue, db: DB) -> None:
     job = await queue.enqueue("stumble", {"until_attempt": 99})
     with pytest.raises(JobFailed, match="ValueError: attempt 3 stumbles"):
-        await queue.result(job, timeout=10)
+        await queue.result(job, timeout=60)
     assert await queue.retry(job) == "failed"
     row = await until_state(db, job, "failed")
     assert row["attempt"] > 3
@@ -109,32 +109,32 @@ async def test_a_job_fails_when_its_retries_are_used_up(node: InProcess, queue: 
 async def test_max_retries_of_the_enqueue_counts_over_the_task(node: InProcess, queue: Queue) -> None:
     job = await queue.enqueue("stumble", {"until_attempt": 2}, max_retries=0)
     with pytest.raises(JobFailed, match="attempt 1 stumbles"):
-        await queue.result(job, timeout=10)
+        await queue.result(job, timeout=60)
 
 
 async def test_retry_after_decides_when_and_spends_a_retry(node: InProcess, queue: Queue, db: DB) -> None:
     job = await queue.enqueue("later", {"seconds": 0.05})
-    assert await queue.result(job, timeout=10) == 2
+    assert await queue.result(job, timeout=60) == 2
     assert await db.fetchval("SELECT failures FROM workerd.job WHERE id = $1", job) == 1
     with pytest.raises(JobFailed, match="come back later"):
-        await queue.result(await queue.enqueue("impatient"), timeout=10)
+        await queue.result(await queue.enqueue("impatient"), timeout=60)
 
 
 async def test_snooze_counts_no_failure(node: InProcess, queue: Queue) -> None:
     job = await queue.enqueue("snoozing", {"times": 3})
-    assert await queue.result(job, timeout=10) == {"attempt": 4, "failures": 0}
+    assert await queue.result(job, timeout=60) == {"attempt": 4, "failures": 0}
 
 
 async def test_discard_fails_at_once(node: InProcess, queue: Queue, db: DB) -> None:
     job = await queue.enqueue("discarding")
     with pytest.raises(JobFailed, match="this will never work"):
-        await queue.result(job, timeout=10)
+        await queue.result(job, timeout=60)
     assert await db.fetchval("SELECT attempt FROM workerd.job WHERE id = $1", job) == 1
 
 
 async def test_a_job_past_its_timeout_is_cancelled_and_fails(node: InProcess, queue: Queue) -> None:
     with pytest.raises(JobFailed, match=r"timeout: it ran longer than 0\.2 s"):
-        await queue.result(await queue.enqueue("too_slow"), timeout=10)
+        await queue.result(await queue.enqueue("too_slow"), timeout=60)
 
 
 async def test_a_queued_a_scheduled_and_a_running_job_can_be_cancelled(node: InProcess, queue: Queue, db: DB) -> None:
@@ -148,7 +148,7 @@ async def test_a_queued_a_scheduled_and_a_running_job_can_be_cancelled(node: InP
     assert await queue.cancel(running) == "running"
     for job in (running, waiting, scheduled):
         with pytest.raises(JobFailed, match="cancelled"):
-            await queue.result(job, timeout=10)
+            await queue.result(job, timeout=60)
         with pytest.raises(JobError, match="finished already"):
             await queue.cancel(job)
     with pytest.raises(JobError, match="no job"):
@@ -157,23 +157,23 @@ async def test_a_queued_a_scheduled_and_a_running_job_can_be_cancelled(node: InP
 
 async def test_progress_is_written_and_the_last_one_kept(node: InProcess, queue: Queue, db: DB) -> None:
     job = await queue.enqueue("measured")
-    await queue.result(job, timeout=10)
+    await queue.result(job, timeout=60)
     assert await db.fetchval("SELECT progress FROM workerd.job WHERE id = $1", job) == 0.75
 
 
 async def test_def_handlers_run_in_threads(node: InProcess, queue: Queue, db: DB) -> None:
     job = await queue.enqueue("in_thread", {"value": 3})
-    assert await queue.result(job, timeout=10) == {"value": 3, "main": False}
+    assert await queue.result(job, timeout=60) == {"value": 3, "main": False}
 
 
 async def test_a_result_that_is_not_json_fails_the_job(node: InProcess, queue: Queue) -> None:
     with pytest.raises(JobFailed, match="the result of unserialisable is not JSON"):
-        await queue.result(await queue.enqueue("unserialisable"), timeout=10)
+        await queue.result(await queue.enqueue("unserialisable"), timeout=60)
 
 
 async def test_arguments_that_do_not_fit_fail_the_job(node: InProcess, queue: Queue) -> None:
     with pytest.raises(JobFailed, match="does not fit echo"):
-        await queue.result(await queue.enqueue("echo", {"nonsense": 1}), timeout=10)
+        await queue.result(await queue.enqueue("echo", {"nonsense": 1}), timeout=60)
 
 
 async def test_result_ttl_zero_leaves_no_row(node: InProcess, queue: Queue, db: DB) -> None:
@@ -184,14 +184,14 @@ async def test_result_ttl_zero_leaves_no_row(node: InProcess, queue: Queue, db: 
 
     await until(gone, "the job has left")
     with pytest.raises(JobError, match="not kept any more"):
-        await queue.result(job, timeout=10)
+        await queue.result(job, timeout=60)
 
 
 async def test_finish_in_commits_the_writes_and_the_success_together(settings: Settings, queue: Queue, db: DB) -> None:
     await db.execute("CREATE TABLE written (n int)")
     async with InProcess(settings):
         job = await queue.enqueue("transactional", {"n": 1})
-        assert await queue.result(job, timeout=10) == {"wrote": 1}
+        assert await queue.result(job, timeout=60) == {"wrote": 1}
     assert [r[0] for r in await db.fetch("SELECT n FROM written")] == [1]
 
 
@@ -199,7 +199,7 @@ async def test_a_rolled_back_finish_in_is_retried(settings: Settings, queue: Que
     await db.execute("CREATE TABLE written (n int)")
     async with InProcess(settings):
         job = await queue.enqueue("transactional", {"n": 2, "rolls_back": True})
-        assert await queue.result(job, timeout=10) == {"wrote": 2}
+        assert await queue.result(job, timeout=60) == {"wrote": 2}
     assert [r[0] for r in await db.fetch("SELECT n FROM written")] == [2]
     assert await db.fetchval("SELECT attempt FROM workerd.job WHERE id = $1", job) == 2
 
@@ -212,13 +212,13 @@ async def test_an_enqueue_in_a_transaction_exists_when_it_commits(node: InProces
     async with db.transaction():
         committed = await queue.enqueue("echo", {"value": 2}, connection=db)
         others = await queue.enqueue_many("echo", [{"value": 3}, {"value": 4}], connection=db)
-    assert [await queue.result(job, timeout=10) for job in (committed, *others)] == [2, 3, 4]
+    assert [await queue.result(job, timeout=60) for job in (committed, *others)] == [2, 3, 4]
     assert await state_of(db, rolled_back) is None
 
 
 async def test_enqueue_many_returns_ids_in_order(node: InProcess, queue: Queue) -> None:
     jobs = await queue.enqueue_many("echo", [{"value": n} for n in range(250)])
-    assert [await queue.result(job, timeout=10) for job in jobs] == list(range(250))
+    assert [await queue.result(job, timeout=60) for job in jobs] == list(range(250))
 
 
 async def test_bad_payloads_are_refused_with_advice(queue: Queue, db: DB) -> None:
@@ -236,19 +236,19 @@ async def test_bad_payloads_are_refused_with_advice(queue: Queue, db: DB) -> Non
 async def test_large_payloads_arrive_whole(node: InProcess, queue: Queue) -> None:
     values = [f"{n}" * 60_000 for n in range(5)]
     jobs = [await queue.enqueue("echo", {"value": value}) for value in values]
-    assert [await queue.result(job, timeout=10) for job in jobs] == values
+    assert [await queue.result(job, timeout=60) for job in jobs] == values
 
 
 async def test_jobs_of_unknown_tasks_wait_without_holding_up_others(node: InProcess, queue: Queue, db: DB) -> None:
     unknown = await queue.enqueue("somebody else's task")
-    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=10) == 1
+    assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=60) == 1
     assert await state_of(db, unknown) == "queued"
 
 
 async def test_a_daemon_serves_its_queues_alone(settings: Settings, queue: Queue, db: DB) -> None:
     async with InProcess(settings.model_copy(update={"queues": ("b",)})):
         other = await queue.enqueue("echo", queue="a")
-        await queue.result(await queue.enqueue("echo", queue="b"), timeout=10)
+        await queue.result(await queue.enqueue("echo", queue="b"), timeout=60)
     assert await state_of(db, other) == "queued"
 
 

@@ -98,7 +98,7 @@ class Pod:
         """The answer to one of the container's probes."""
         path = manifests.container(self.name)[name]["httpGet"]["path"]
         try:
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=LIMIT) as client:
                 return (await client.get(f"http://127.0.0.1:{self.port}{path}")).status_code
         except httpx.HTTPError:
             return None
@@ -142,7 +142,9 @@ async def test_the_manager_makes_a_first_token_and_answers_its_probes(login: str
         assert [await pod.probe(name) for name in PROBES] == [200, 200, 200]
         kept = pod.state / "manager-token"
         assert kept.stat().st_mode & 0o777 == 0o600
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {kept.read_text().strip()}"}) as client:
+        async with httpx.AsyncClient(
+            timeout=LIMIT, headers={"Authorization": f"Bearer {kept.read_text().strip()}"}
+        ) as client:
             assert (await client.get(f"http://127.0.0.1:{pod.port}/api/v1/queues")).status_code == 200
     kept.unlink()
     async with pod.running():  # another pod: there is a token

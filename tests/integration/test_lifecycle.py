@@ -77,7 +77,7 @@ async def test_starts_come_before_the_first_claim_and_ends_behind_the_last_job_i
 
     job = await queue.enqueue("between")
     async with InProcess(settings):
-        await queue.result(job, timeout=10)
+        await queue.result(job, timeout=60)
     assert told == [
         "first has thing", "second, on the loop: False", "a job", "last but one", "last has thing", "thing is closed"
     ]  # fmt: skip
@@ -192,7 +192,7 @@ async def test_whoever_listens_is_told_of_each_end_when_it_is_written(settings: 
         job = await queue.enqueue("thrice", {"way": "wrong"})
         await until_state(db, job, "failed")
         good = await queue.enqueue("echo_in_thread", {"value": 1})
-        await queue.result(good, timeout=10)
+        await queue.result(good, timeout=60)
         stopped = await queue.enqueue("endless_here")
         await until_state(db, stopped, "running")
         await queue.cancel(stopped)
@@ -233,7 +233,7 @@ async def test_what_a_listener_does_breaks_and_delays_nothing(
     caplog.set_level(logging.ERROR)
     async with InProcess(settings):
         jobs = await queue.enqueue_many("echo", [{"value": value} for value in range(4)])
-        assert [await queue.result(job, timeout=10) for job in jobs] == [0, 1, 2, 3]
+        assert [await queue.result(job, timeout=60) for job in jobs] == [0, 1, 2, 3]
     assert sorted(heard) == jobs
     for error in ("ValueError: no good", "SystemExit: 1", "CancelledError", "KeyboardInterrupt"):
         assert f"broken failed: {error}" in caplog.text
@@ -255,7 +255,7 @@ async def test_one_that_is_far_behind_loses_ends_and_the_log_says_how_many(
     caplog.set_level(logging.WARNING)
     async with InProcess(settings):
         for job in await queue.enqueue_many("echo", [{"value": value} for value in range(20)]):
-            await queue.result(job, timeout=10)
+            await queue.result(job, timeout=60)
 
         async def fell_behind() -> bool:
             return "is 5 ends behind" in caplog.text

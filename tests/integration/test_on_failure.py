@@ -92,7 +92,7 @@ async def test_the_notice_is_an_ordinary_job_of_its_task(node: InProcess, queue:
 
 async def test_other_ends_are_not_told_of(node: InProcess, queue: Queue, db: DB) -> None:
     for how in ("fine", "snooze once"):
-        await queue.result(await queue.enqueue("ending", {"how": how}), timeout=10)
+        await queue.result(await queue.enqueue("ending", {"how": how}), timeout=60)
     stopped = await queue.enqueue("ending", {"how": "cancelled"})
     await until_state(db, stopped, "running")
     await queue.cancel(stopped)

@@ -352,9 +352,9 @@ async def test_an_event_carries_the_new_piece_of_the_page(manager_page: httpx.As
                     return str(json.loads(line.removeprefix("data: ")))
             raise AssertionError("the stream has ended")
 
-        assert "None." in await asyncio.wait_for(event(), 10)
+        assert "None." in await asyncio.wait_for(event(), 60)
         job = await queue.enqueue("echo", {"value": 1})
-        assert f'href="/jobs/{job}"' in await asyncio.wait_for(event(), 10)
+        assert f'href="/jobs/{job}"' in await asyncio.wait_for(event(), 60)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ async def test_jobs_run_there_and_the_node_stands_beside_the_others(
 ) -> None:
     await db.execute("UPDATE workerd.node SET draining = false")
     jobs = await queue.enqueue_many("measured", [{}] * 20)
-    assert {await queue.result(job, timeout=20) for job in jobs} <= {await queue.result(job) for job in jobs}
+    assert {await queue.result(job, timeout=60) for job in jobs} <= {await queue.result(job) for job in jobs}
     listed = {each["transport"]: each for each in await inspect.nodes(db)}
     assert listed.keys() == {"http", "postgres"}
     assert (listed["http"]["name"], listed["http"]["state"]) == (edge.settings.node, "alive")
@@ -56,43 +56,43 @@ async def test_its_log_has_no_line_for_each_request(
 ) -> None:
     caplog.set_level("INFO")
     async with InProcess(remote):
-        await queue.result(await queue.enqueue("echo", {"value": 0}), timeout=10)
+        await queue.result(await queue.enqueue("echo", {"value": 0}), timeout=60)
     assert [record.getMessage() for record in caplog.records if record.name.startswith("httpx")] == []
 
 
-async def test_a_job_starts_there_as_soon_as_it_is_enqueued(edge: InProcess, queue: Queue) -> None:
-    """By a notice: the node's own looks are a second apart."""
+async def test_a_job_starts_there_as_soon_as_it_is_enqueued(remote: Settings, queue: Queue) -> None:
+    """By a notice: the node's own looks are minutes apart."""
     loop = asyncio.get_running_loop()
-    await queue.result(await queue.enqueue("echo", {"value": 0}), timeout=10)
+    async with InProcess(remote.model_copy(update={"poll_interval": 300.0})) as edge:
 
-    async def at_rest() -> bool:
-        return not edge.daemon._claimer._appetite
+        async def at_rest() -> bool:
+            return not edge.daemon._claimer._appetite
 
-    took = []
-    for number in range(10):
-        await until(at_rest, "the node sleeps")
-        began = loop.time()
-        await queue.result(await queue.enqueue("echo", {"value": number}), timeout=10)
-        took.append(loop.time() - began)
-    assert sorted(took)[5] < 0.3
+        took = []
+        for number in range(10):
+            await until(at_rest, "the node sleeps")
+            began = loop.time()
+            await queue.result(await queue.enqueue("echo", {"value": number}), timeout=60)
+            took.append(loop.time() - began)
+    assert sorted(took)[5] < 5
 
 
 async def test_what_jobs_ask_for_while_they_run_reaches_the_database(edge: InProcess, queue: Queue, db: DB) -> None:
     step_handlers.calls.clear()
     job = await queue.enqueue("stepping", {"fails": 1})
-    assert await queue.result(job, timeout=20) == {"first": ["a", 1], "second": {"b": 2}, "attempt": 2}
+    assert await queue.result(job, timeout=60) == {"first": ["a", 1], "second": {"b": 2}, "attempt": 2}
     assert step_handlers.calls.count("first") == 1
     parents = await queue.enqueue_many("echo", [{"value": 1}, {"value": 2}])
     child = await queue.enqueue("gather", after=parents)
-    assert sorted(await queue.result(child, timeout=20)) == [1, 2]
-    made = await queue.result(await queue.enqueue("enqueuing", {"values": [4, 5]}), timeout=20)
-    assert [await queue.result(each, timeout=20) for each in made] == [4, 5]
+    assert sorted(await queue.result(child, timeout=60)) == [1, 2]
+    made = await queue.result(await queue.enqueue("enqueuing", {"values": [4, 5]}), timeout=60)
+    assert [await queue.result(each, timeout=60) for each in made] == [4, 5]
 
 
 async def test_progress_and_log_lines_are_kept(edge: InProcess, queue: Queue, db: DB, manager: ManagerProcess) -> None:
     job = await queue.enqueue("reporting_gated", {"number": 71})
     begun, go_on = handlers.gate(71)
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), 60)
     shown = "SELECT progress, message FROM workerd.job WHERE id = $1"
     await until(lambda: _equals(db, shown, job, (0.5, "half")), "the progress is written")
     go_on.set()
@@ -110,7 +110,7 @@ async def test_an_answer_from_outside_wakes_its_job(edge: InProcess, queue: Queu
     job = await queue.enqueue("waiting", {"event": "paid"})
     await until_state(db, job, "scheduled")
     assert await queue.signal(job, "paid", {"sum": 3})
-    assert await queue.result(job, timeout=20) == {"sum": 3}
+    assert await queue.result(job, timeout=60) == {"sum": 3}
 
 
 async def test_a_running_job_is_cancelled_and_the_node_is_scaled(edge: InProcess, queue: Queue, db: DB) -> None:
@@ -153,7 +153,7 @@ async def test_a_job_pinned_to_it_runs_there(edge: InProcess, node: InProcess, q
 
 async def test_without_a_node_that_has_the_database_the_manager_leads(edge: InProcess, queue: Queue) -> None:
     job = await queue.enqueue("stumble", {"until_attempt": 3}, delay="0.2s")
-    assert await queue.result(job, timeout=20) == 3
+    assert await queue.result(job, timeout=60) == 3
 
 
 async def test_a_drain_gives_back_what_waits_and_the_node_leaves(remote: Settings, queue: Queue, db: DB) -> None:
@@ -175,10 +175,10 @@ async def test_what_needs_the_database_is_left_to_nodes_that_have_one(
     edge: InProcess, settings: Settings, queue: Queue, db: DB
 ) -> None:
     job = await queue.enqueue("needs_the_database", {})
-    await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=10)
+    await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=60)
     assert await state_of(db, job) == "queued"
     async with InProcess(settings):
-        assert await queue.result(job, timeout=10) == 1
+        assert await queue.result(job, timeout=60) == 1
 
 
 @pytest.mark.parametrize("task", ["transactional", "holding_a_connection"])
@@ -230,7 +230,7 @@ async def test_a_node_that_was_declared_dead_registers_anew(edge: InProcess, que
         )
 
     await until(reborn, "the node is registered anew")
-    assert await queue.result(await queue.enqueue("echo", {"value": 9}), timeout=20) == 9
+    assert await queue.result(await queue.enqueue("echo", {"value": 9}), timeout=60) == 9
 
 
 async def test_another_manager_is_asked_when_the_first_one_is_gone(
@@ -242,9 +242,9 @@ async def test_another_manager_is_asked_when_the_first_one_is_gone(
         await second.start()
         both = (await through(manager, settings, db)).model_copy(update={"manager_url": f"{manager.url},{second.url}"})
         async with InProcess(both):
-            assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=10) == 1
+            assert await queue.result(await queue.enqueue("echo", {"value": 1}), timeout=60) == 1
             manager.kill()
-            assert await queue.result(await queue.enqueue("echo", {"value": 2}), timeout=20) == 2
+            assert await queue.result(await queue.enqueue("echo", {"value": 2}), timeout=60) == 2
 
 
 async def test_a_manager_that_is_told_to_stop_does_not_wait_for_its_nodes(

@@ -277,19 +277,19 @@ async def test_a_daemon_works_under_its_role(logins: Logins, settings: Settings,
     changed = {"database_url": logins.address("work"), "enable_metrics": True, "metrics_port": 0}
     async with InProcess(settings.model_copy(update={**changed, "tasks": ("tests.handlers", "tests.step_handlers")})):
         job = await queue.enqueue("echo", {"value": 1}, key="k")
-        assert await queue.result(job, timeout=10) == 1
-        assert await queue.result(await queue.enqueue("stumble", {"until_attempt": 3}), timeout=10) == 3
-        assert await queue.result(await queue.enqueue("measured"), timeout=10) == "done"
-        assert await queue.result(await queue.enqueue("telling", {"lines": 3}), timeout=10) == "told"
-        assert await queue.result(await queue.enqueue("enqueuing", {"values": [1, 2]}), timeout=10)
+        assert await queue.result(job, timeout=60) == 1
+        assert await queue.result(await queue.enqueue("stumble", {"until_attempt": 3}), timeout=60) == 3
+        assert await queue.result(await queue.enqueue("measured"), timeout=60) == "done"
+        assert await queue.result(await queue.enqueue("telling", {"lines": 3}), timeout=60) == "told"
+        assert await queue.result(await queue.enqueue("enqueuing", {"values": [1, 2]}), timeout=60)
         await until_state(db, await queue.enqueue("discarding"), "failed")
         first = await queue.enqueue("echo", {"value": 1})
         second = await queue.enqueue("echo", {"value": 2}, after=[first], queue="narrow")
-        assert await queue.result(second, timeout=10) == 2
+        assert await queue.result(second, timeout=60) == 2
         waits = await queue.enqueue("stepping_then_waiting")
         await until_state(db, waits, "scheduled")
         await queue.signal(waits, "approved", "yes")
-        assert await queue.result(waits, timeout=10) == "yes"
+        assert await queue.result(waits, timeout=60) == "yes"
     assert await db.fetchval(
         "SELECT rolname FROM pg_roles r JOIN pg_class c ON c.relowner = r.oid WHERE c.relname = 'ready'"
     ) != (f"{logins.prefix}_work_login")

@@ -183,7 +183,7 @@ async def test_a_connection_of_the_wrong_kind_is_refused_in_one_line(dsn: str, d
 
 async def test_threads_share_a_synchronous_queue(settings: Settings, sync_queue: SyncQueue) -> None:
     def use(n: int) -> Any:
-        return sync_queue.result(sync_queue.enqueue(echo, {"value": n}), timeout=20)
+        return sync_queue.result(sync_queue.enqueue(echo, {"value": n}), timeout=60)
 
     async with InProcess(settings):
         assert await asyncio.gather(*(asyncio.to_thread(use, n) for n in range(8))) == list(range(8))
@@ -254,7 +254,7 @@ async def test_a_row_and_the_success_commit_together_or_not_at_all(
     handler = finishes_in if transaction in SYNCHRONOUS else finishes_in_async
     async with InProcess(settings):
         job = await queue.enqueue(handler, {"dsn": dsn, "kind": transaction.__name__, "fails": fails})
-        assert await queue.result(job, timeout=20) == {"attempt": 1 + fails}
+        assert await queue.result(job, timeout=60) == {"attempt": 1 + fails}
     assert [row["n"] for row in await orders.fetch("SELECT n FROM orders")] == [1 + fails]
 
 
@@ -269,7 +269,7 @@ async def test_a_finish_outside_a_transaction_is_refused(settings: Settings, que
     async with InProcess(settings):
         job = await queue.enqueue(finishes_outside, {"dsn": dsn})
         with pytest.raises(JobFailed, match="finish_in needs an open transaction"):
-            await queue.result(job, timeout=20)
+            await queue.result(job, timeout=60)
 
 
 def test_no_queue_is_opened_for_a_connection_of_the_caller(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""Type checkers find wrong arguments of `enqueue`."""
+"""Type checkers find wrong arguments of `enqueue`.
+
+The run of mypy with the plugin expects all that the others do, and more: it is their short form.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,7 @@ def found_by_mypy(calls: Path, settings: str) -> set[int]:
     return {int(line) for line in re.findall(r"calls\.py:(\d+): error", said)}
 
 
+@pytest.mark.long
 def test_mypy_finds_wrong_arguments_in_their_places(calls: Path) -> None:
     assert found_by_mypy(calls, "") == marked("wrong")
 
@@ -47,6 +51,7 @@ def test_mypy_with_the_plugin_finds_all_wrong_arguments_and_options(calls: Path)
     assert found_by_mypy(calls, "plugins = workerd.mypy") == marked("wrong", "wrong by name")
 
 
+@pytest.mark.long
 def test_pyright_finds_wrong_arguments_in_their_places(calls: Path) -> None:
     done = run("pyright", "--outputjson", "--pythonpath", sys.executable, str(calls), cwd=calls.parent)
     if not done.stdout.lstrip().startswith("{"):

@@ -15,6 +15,7 @@ from workerctl.app import app
 
 ALERTS = watched.alerts()
 HEADINGS = ["What it means", "Look at first", "Causes, and what to do", "When it is over"]
+COMMANDS: Any = get_command(app)
 PANELS = [(board["uid"], panel) for board in watched.dashboards() for panel in watched.panels(board)]
 
 
@@ -75,7 +76,7 @@ def test_the_commands_of_a_runbook_are_ones_that_there_are(page: Any) -> None:
 
 def _read(words: list[str]) -> None:
     """As the command line reads them; what is wrong with them is raised."""
-    command: Any = get_command(app)
+    command = COMMANDS
     context = command.make_context("workerctl", words)
     while hasattr(command, "resolve_command"):
         name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])

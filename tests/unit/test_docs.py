@@ -6,7 +6,6 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from typer.main import get_command
 
 from tests.examples import Block, blocks, pages
@@ -33,19 +32,21 @@ def _commands(group: Any, path: tuple[str, ...] = ()) -> list[str]:
 REFERENCE = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", Settings.model_fields)
-def test_every_setting_and_alias_is_documented(name: str) -> None:
-    assert all(f"`{key}`" in REFERENCE for key in config.names(name))
+def test_every_setting_and_alias_is_documented() -> None:
+    keys = [key for name in Settings.model_fields for key in config.names(name)]
+    assert keys
+    assert [key for key in keys if f"`{key}`" not in REFERENCE] == []
 
 
-@pytest.mark.parametrize("command", _commands(get_command(app)))
-def test_every_command_is_documented(command: str) -> None:
-    assert f"`workerctl {command}`" in DOCS["commands.md"]
+def test_every_command_is_documented() -> None:
+    commands = _commands(get_command(app))
+    assert commands
+    assert [command for command in commands if f"`workerctl {command}`" not in DOCS["commands.md"]] == []
 
 
-@pytest.mark.parametrize("name", COMPOSE)
-def test_every_variable_of_compose_is_documented(name: str) -> None:
-    assert f"`{name}`" in DOCS["docker.md"]
+def test_every_variable_of_compose_is_documented() -> None:
+    assert COMPOSE
+    assert [name for name in COMPOSE if f"`{name}`" not in DOCS["docker.md"]] == []
 
 
 def test_the_example_of_settings_has_only_what_there_is() -> None:
@@ -63,22 +64,27 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     assert [name for name in linked if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("module", sorted(path.name for path in (ROOT / "tests" / "faults").glob("test_*.py")))
-def test_every_module_of_fault_tests_is_in_the_table_of_faults(module: str) -> None:
-    assert f"`{module}`" in DOCS["testing.md"]
+def test_every_module_of_fault_tests_is_in_the_table_of_faults() -> None:
+    modules = [path.name for path in (ROOT / "tests" / "faults").glob("test_*.py")]
+    assert modules
+    assert [module for module in modules if f"`{module}`" not in DOCS["testing.md"]] == []
 
 
-BLOCKS = [block for page in pages() for block in blocks(page)]
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.page}:{block.line}")
-def test_every_block_is_run_by_a_test_or_says_why_not(block: Block) -> None:
-    assert block.run or block.reason, "its line above is neither `<!-- run: tests/… -->` nor `<!-- not run: why -->`"
+def _unaccounted(block: Block) -> str | None:
+    """Why nothing vouches for this block, if nothing does."""
     if block.run:
         page = block.page.removeprefix("docs/")
-        assert page in (ROOT / block.run).read_text(encoding="utf-8"), f"{block.run} does not take it from {page}"
-    else:
-        assert len(str(block.reason).split()) > 1
+        taken = page in (ROOT / block.run).read_text(encoding="utf-8")
+        return None if taken else f"{block.run} does not take it from {page}"
+    if not block.reason:
+        return "its line above is neither `<!-- run: tests/… -->` nor `<!-- not run: why -->`"
+    return None if len(block.reason.split()) > 1 else f"this is no reason: {block.reason}"
+
+
+def test_every_block_is_run_by_a_test_or_says_why_not() -> None:
+    found = [block for page in pages() for block in blocks(page)]
+    assert found
+    assert [f"{block.page}:{block.line}: {why}" for block in found if (why := _unaccounted(block))] == []
 
 
 def _shown() -> Iterator[tuple[str, str]]:
@@ -94,9 +100,6 @@ def _shown() -> Iterator[tuple[str, str]]:
                 yield str(page.relative_to(ROOT)), command.strip()
 
 
-SHOWN = sorted(set(_shown()))
-
-
 def _flags() -> set[str]:
     """What any command takes: the flag of each setting, and a file with them."""
     parser = argparse.ArgumentParser()
@@ -104,32 +107,32 @@ def _flags() -> set[str]:
     return {"--config", "--runtime", *parser._option_string_actions}
 
 
-ALL_COMMANDS = get_command(app)
-FLAGS = _flags()
-
-
-@pytest.mark.parametrize(("page", "line"), SHOWN)
-def test_every_command_that_is_shown_exists_with_its_options(page: str, line: str) -> None:
-    flags = FLAGS
-    command: Any = ALL_COMMANDS
+def _unknown(line: str, command: Any, flags: set[str]) -> Iterator[str]:
+    """The words of a line that name neither a command nor an option."""
     words = iter(re.sub(r"[…)('\"]|\$\w+", " ", line).split()[1:])
     for word in words:
         name, given, _ = word.partition("=")
         if name.startswith("-") and len(name) > 1:
             known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
-            assert name in known | flags | {"--help", "--version"}, f"{page}: {line}: there is no {name}"
+            if name not in known | flags | {"--help", "--version"}:
+                yield name
             if name in flags and not given:
                 next(words, None)
         elif hasattr(command, "commands"):
-            assert set(word.split("/")) <= command.commands.keys(), f"{page}: {line}: there is no {word}"
+            if not set(word.split("/")) <= command.commands.keys():
+                yield word
+                return
             command = command.commands[word.partition("/")[0]]
 
 
-NAMED = sorted(
-    {name for page in pages() for name in re.findall(r"\btests/[\w/.]*\w", page.read_text(encoding="utf-8"))}
-)
+def test_every_command_that_is_shown_exists_with_its_options() -> None:
+    shown, command, flags = sorted(set(_shown())), get_command(app), _flags()
+    assert shown
+    wrong = [f"{page}: {line}: there is no {word}" for page, line in shown for word in _unknown(line, command, flags)]
+    assert wrong == []
 
 
-@pytest.mark.parametrize("name", NAMED)
-def test_every_test_that_is_named_exists(name: str) -> None:
-    assert (ROOT / name).exists()
+def test_every_test_that_is_named_exists() -> None:
+    named = {name for page in pages() for name in re.findall(r"\btests/[\w/.]*\w", page.read_text(encoding="utf-8"))}
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>'
-QUICK = 2.0  # seconds
+QUICK = 20.0  # seconds of the processor; what grows without end takes minutes
 SECRET = "do not print this"
 
 CREDIT_NOTE = f"""{HEAD}
@@ -188,10 +188,10 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_hostile_xml_is_unreadable_at_once_and_the_reason_is_one_short_line(kind: str) -> None:
     content, why = HOSTILE[kind]
     data = content()
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(Unreadable, match=why) as caught:
         read_xml(data)
-    assert time.perf_counter() - began < QUICK
+    assert time.process_time() - began < QUICK
     assert len(str(caught.value).splitlines()) == 1
     assert len(str(caught.value)) < 500
 
@@ -229,10 +229,10 @@ def test_inclusions_and_style_sheets_are_text_like_any_other(tmp_path: Path) -> 
 
 
 def test_megabytes_within_a_field_are_no_value() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert read_xml(invoice("A" * 9_000_000)).number is None
     assert read_xml(invoice("<b>A</b>" * 200_000)).number is None
-    assert time.perf_counter() - began < QUICK
+    assert time.process_time() - began < QUICK
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ async def outcome(executor: Executor, handler: Handler, payload: str = "{}", **o
         return (await executor.run(job, worker)).outcome
 
     try:
-        return await asyncio.wait_for(work(), 10)
+        return await asyncio.wait_for(work(), 60)
     finally:
         assert executor.running == set()
 

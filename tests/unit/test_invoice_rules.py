@@ -183,9 +183,15 @@ def test_a_credit_note_is_told_from_an_invoice(text: str, type: str) -> None:
 )
 @pytest.mark.parametrize("head", ["total", "invoice no ", "seller"])
 def test_endless_texts_cost_no_endless_time(head: str, unit: str) -> None:
-    began = time.perf_counter()
-    read(head + unit * (50_000 // len(unit)))
-    assert time.perf_counter() - began < 1.5
+    """Eight times the text may cost some twenty times as much, not sixty-four."""
+
+    def cost(length: int) -> float:
+        began = time.process_time()
+        read(head + unit * (length // len(unit)))
+        return time.process_time() - began
+
+    little = min(cost(5_000) for _ in range(3))
+    assert cost(40_000) < 24 * little + 0.05
 
 
 @pytest.mark.parametrize(
