@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +99,17 @@ async def test_new_code_runs_soon_after_the_change_and_no_job_is_lost(
     assert (row["result"], row["failures"]) == ('"v4"', 0)
     outcomes = [attempt["outcome"] for attempt in project.ctl.json("jobs", "show", str(job))["attempts"]]
     assert outcomes == ["returned"] * 4 + ["succeeded"]
+
+
+async def test_a_change_within_a_second_that_keeps_the_length_runs_too(
+    project: Project, db: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    before = project.module.stat()
+    project.change("v1", "v2")
+    os.utime(project.module, (before.st_atime, before.st_mtime))  # compiled code is told from old by second and length
+    project.terminal.until("ready")
+    row = await until_state(db, project.enqueue("version"), "succeeded", "failed")
+    assert row["result"] == '"v2"'
 
 
 async def test_a_mistake_in_the_code_is_shown_with_its_place_and_the_next_change_is_waited_for(

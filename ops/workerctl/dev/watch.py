@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,5 +68,13 @@ class Watch:
 
     async def _note(self, changes: AsyncIterator[set[FileChange]]) -> None:
         async for some in changes:
-            self._paths.update(Path(path) for _, path in some)
+            for _, path in some:
+                _forget_compiled(path)
+                self._paths.add(Path(path))
             self.changed.set()
+
+
+def _forget_compiled(path: str) -> None:
+    """Python tells old compiled code by the source's second and length, which a quick small change leaves as they were."""
+    if path.endswith(".py"):
+        Path(cache_from_source(path)).unlink(missing_ok=True)
