@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from workerd import Discard, RetryAfter
@@ -39,6 +38,8 @@ def retry_after(header: str | None) -> float | None:
     """Seconds of a Retry-After header, which is a number or a date (RFC 9110, 10.2.3)."""
     if header is None:
         return None
+    from email.utils import parsedate_to_datetime
+
     try:
         seconds = (
             float(header)

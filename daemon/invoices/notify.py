@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from email.message import EmailMessage
-from email.utils import formatdate, make_msgid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from invoices.http import TIMEOUT, ServiceError, check
 from workerd import Discard
+
+if TYPE_CHECKING:
+    from email.message import EmailMessage
 
 
 async def send_mail(to: str, subject: str, text: str) -> None:
@@ -73,6 +74,9 @@ async def post(address: str, content: dict[str, Any]) -> None:
 
 
 def _message(sender: str, to: str, subject: str, text: str) -> EmailMessage:
+    from email.message import EmailMessage
+    from email.utils import formatdate, make_msgid
+
     message = EmailMessage()
     try:
         message["From"], message["To"], message["Subject"] = sender, to, subject

@@ -9,7 +9,6 @@ from typing import Any
 
 from invoices import child, store
 from invoices.invoice import Unreadable
-from invoices.mail import MAX_MAIL, parse
 
 SMALL = 500_000  # bytes up to which parsing holds up the daemon for a few milliseconds only
 
@@ -41,6 +40,8 @@ def _size(path: Path) -> int:
         size = path.stat().st_size
     except OSError as error:
         raise Unreadable(f"{path} cannot be read: {error.strerror}") from error
+    from invoices.mail import MAX_MAIL
+
     if size > MAX_MAIL:
         raise Unreadable(f"{path.name} has {size:,} bytes, the limit is {MAX_MAIL:,}")
     return size
@@ -55,6 +56,8 @@ def _unpack_file_here(path: Path) -> Unpacked:
 
 
 def _unpack_here(raw: bytes) -> Unpacked:
+    from invoices.mail import parse  # with the parser of the standard library: who enqueues needs none
+
     mail = parse(raw)
     paths = dict.fromkeys(str(store.save(mail, attachment)) for attachment in mail.attachments)
     return Unpacked(mail.message_id, mail.sender, mail.subject, list(paths))

@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:  # a full disk, a terminal that has gone, a directory in place of a file
         code = 0 if isinstance(error, BrokenPipeError) else _fail((str(error),), FAILED)
         _drop_output()
+    gc.freeze()  # the interpreter looks for garbage once more at its end: the process's memory goes anyway
     sys.exit(code)
 
 

@@ -41,12 +41,11 @@ def server_pid(place: Place) -> int | None:
 
 def _lives(pid: int) -> bool:
     """Whether there is such a process, and not only the record of its death that nobody has collected."""
-    import psutil
-
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+        status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
         return False
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")  # the name before it may hold spaces and brackets
 
 
 def start_server(place: Place, programs: Path) -> None:

@@ -12,7 +12,7 @@ from workerd import codec, trace
 from workerd.asked import asked
 from workerd.errors import DatabaseError, JobError, JobFailed, NotFound, TaskError
 from workerd.queue import change as changes
-from workerd.queue import enqueue, producer, schedules, signals, transactions
+from workerd.queue import enqueue, producer, signals, transactions
 from workerd.queue import flow as flows
 from workerd.queue.coalesce import Coalescer
 from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect_options, explain, open_any
@@ -167,6 +167,8 @@ class Queue:
         self, task: str | Task[..., Any], when: Schedule, *, connection: AnyConnection | None = None
     ) -> str:
         """Enqueue a task again and again from now on; returns the schedule's name. One of this name is replaced."""
+        from workerd.queue import schedules
+
         task_name = task if isinstance(task, str) else task.name
         name = when.name or task_name
         if connection is not None:

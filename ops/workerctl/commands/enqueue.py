@@ -95,7 +95,6 @@ async def _enqueue_lines(task: str, options: dict[str, Any]) -> list[int]:
 async def _known(queue: Queue, task: str, arguments: dict[str, Any]) -> Any:
     """The task if its module can be imported here, else its name if a living node knows it. Raises TaskError."""
     from workerd.errors import TaskError
-    from workerd.queue import inspect
     from workerd.tasks import load_modules
 
     settings = context.settings()
@@ -108,6 +107,8 @@ async def _known(queue: Queue, task: str, arguments: dict[str, Any]) -> Any:
     if task in registry:
         _fits(registry[task], arguments)
         return registry[task]
+    from workerd.queue import inspect
+
     async with queue.connection() as connection:
         names = await inspect.known_tasks(connection)
     if task in names:
