@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.shared import CACHE, kept
 from tests.support import ROOT
-from tests.system.shared import CACHE, kept
 
 if TYPE_CHECKING:
     from pathlib import Path

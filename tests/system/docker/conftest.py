@@ -10,10 +10,10 @@ import pytest
 
 from tests import ledger
 from tests.faults.balance import Books
+from tests.shared import CACHE, locked
 from tests.system.docker import engine as engines
 from tests.system.docker.image import build
 from tests.system.docker.stack import Stack
-from tests.system.shared import CACHE, locked
 from workerd import Queue
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.shared import CACHE, in_common, locked
 from tests.support import ROOT
-from tests.system.shared import CACHE, in_common, locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.system.shared import CACHE, kept
+from tests.shared import CACHE, kept
 
 if TYPE_CHECKING:
     from pathlib import Path

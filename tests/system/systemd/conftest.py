@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import make_template
 from tests.faults.balance import Books
 from tests.faults.cluster import Cluster
-from tests.system.shared import kept, of_this_run
+from tests.shared import kept, of_this_run
 from tests.system.systemd.environment import make_environment
 from tests.system.systemd.machine import TESTBED, Machine
 from tests.system.systemd.unit import Unit

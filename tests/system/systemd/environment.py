@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.shared import CACHE, MADE, kept
 from tests.support import ROOT
-from tests.system.shared import CACHE, MADE, kept
 from tests.system.wheels import CONSTRAINTS, mark, offline
 
 if TYPE_CHECKING:
