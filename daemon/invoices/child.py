@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import resource
 import sys
@@ -21,6 +20,8 @@ LIMIT = 300  # seconds
 
 async def run(module: str, path: Path) -> dict[str, Any]:
     """The answer of `python -m module PATH`. Raises Unreadable with the reason."""
+    import asyncio  # which the child does without
+
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from invoices.http import TIMEOUT, ServiceError, check
+from invoices.http import TIMEOUT, ServiceError, check, trust
 from invoices.invoice import FIELDS, Invoice, clean, parse_amount, parse_currency, parse_date
 from workerd import Discard
 
@@ -32,7 +32,7 @@ async def ask(text: str) -> Invoice:
         "messages": [{"role": "system", "content": PROMPT}, {"role": "user", "content": text}],
     }
     try:
-        async with httpx.AsyncClient(timeout=TIMEOUT) as client:
+        async with httpx.AsyncClient(timeout=TIMEOUT, verify=trust()) as client:
             response = await client.post(
                 f"{base}/chat/completions",
                 json=body,

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from invoices.http import TIMEOUT, ServiceError, check
+from invoices.http import TIMEOUT, ServiceError, check, trust
 from workerd import Discard
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ async def read_scan(path: Path) -> str:
     base = (os.environ.get("MINERU_API_BASE") or BASE).rstrip("/")
     headers = {"Authorization": f"Bearer {os.environ['MINERU_API_TOKEN']}"}
     try:
-        async with httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=True) as client, asyncio.timeout(LIMIT):
+        async with (
+            httpx.AsyncClient(timeout=TIMEOUT, verify=trust(), follow_redirects=True) as client,
+            asyncio.timeout(LIMIT),
+        ):
             batch = await _upload(client, base, headers, path)
             return _text(await _result(client, f"{base}/extract-results/batch/{batch}", headers))
     except httpx.InvalidURL as error:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from invoices.http import TIMEOUT, ServiceError, check
+from invoices.http import TIMEOUT, ServiceError, check, trust
 from workerd import Discard
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ async def post(address: str, content: dict[str, Any]) -> None:
     try:
         if httpx.URL(address).scheme not in ("http", "https"):
             raise Discard("the webhook is no http or https address")
-        async with httpx.AsyncClient(timeout=TIMEOUT) as client:
+        async with httpx.AsyncClient(timeout=TIMEOUT, verify=trust()) as client:
             response = await client.post(address, json=content)
     except httpx.InvalidURL as error:
         raise Discard(f"the webhook is no http or https address: {error}") from error

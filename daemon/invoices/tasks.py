@@ -1,16 +1,19 @@
-"""The four tasks of the invoice assistant."""
+"""The four tasks of the invoice assistant.
+
+What a handler works with is imported when it runs: whoever only enqueues, and the process that reads one document, need none of it.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from invoices import llm, mineru, notify, ocr, store
-from invoices.invoice import Invoice, Unreadable
-from invoices.reader import Reading, read
-from invoices.unpack import unpack_file, unpack_text
 from workerd import Discard, Job, Retry, task
+
+if TYPE_CHECKING:
+    from invoices.invoice import Invoice
+    from invoices.reader import Reading
 
 OUTSIDE = Retry(max=5, interval="10s", factor=3, limit="30m", jitter=0.2)  # services that fail usually recover
 
@@ -21,6 +24,10 @@ async def process_email(path: str | None = None, raw: str | None = None, *, job:
 
     The same Message-ID twice does nothing twice. The result has the ids of the jobs.
     """
+    from invoices import store
+    from invoices.invoice import Unreadable
+    from invoices.unpack import unpack_file, unpack_text
+
     if (path is None) == (raw is None):
         raise Discard("process_email takes either path or raw")
     try:
@@ -44,6 +51,10 @@ async def ocr_extract(path: str, *, job: Job) -> dict[str, str | None]:
 
     Row and success are committed together. A document without a required field fails for good and says which.
     """
+    from invoices import store
+    from invoices.invoice import Unreadable
+    from invoices.reader import read
+
     try:
         reading = await read(Path(path))
     except Unreadable as error:
@@ -66,6 +77,8 @@ async def send_notification(
     subject: str, text: str, to: str | None = None, webhook: str | None = None
 ) -> dict[str, bool]:
     """Send an e-mail to `to` and a message to `webhook` (else WEBHOOK_URL); at least one of them."""
+    from invoices import notify
+
     address = webhook or os.environ.get("WEBHOOK_URL")
     if to is None and not address:
         raise Discard("nobody to notify: give `to` or `webhook`, or set WEBHOOK_URL")
@@ -79,6 +92,8 @@ async def send_notification(
 @task(queue="maintenance", timeout="10m")
 def cleanup_files(days: float = 30) -> dict[str, int]:
     """Remove stored attachments older than `days`."""
+    from invoices import store
+
     if days < 0:
         raise Discard("days is negative")
     count, size = store.clean_up(days)
@@ -87,6 +102,8 @@ def cleanup_files(days: float = 30) -> dict[str, int]:
 
 async def _complete(path: Path, reading: Reading) -> Invoice:
     """Fill what is missing by the services that are configured."""
+    from invoices import llm, mineru, ocr
+
     invoice, text = reading.invoice, reading.text
     if invoice.missing() and not text and invoice.source == "ocr" and mineru.configured():
         from invoices.rules import read_text
