@@ -141,8 +141,11 @@ async def _main(daemon: type, *parts: object) -> None:
 
 
 def _fail(lines: Sequence[str], code: int) -> int:
+    from workerd.daemon import own_log
+
     for line in lines:
-        logging.getLogger("workerd").critical("%s", line) if logging.getLogger().handlers else None
+        if own_log.is_installed():
+            logging.getLogger("workerd").critical("%s", line)
         print(f"workerd: {line}", file=sys.__stderr__)
     return code
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from workerd.daemon.log_file import LogFile
+from workerd.daemon import own_log
 from workerd.tasks import registry
 
 if TYPE_CHECKING:
@@ -34,13 +34,29 @@ def own_registry() -> Iterator[None]:
 
 @pytest.fixture
 def own_logging() -> Iterator[None]:
-    """The root logger is after the test what it was before."""
-    root = logging.getLogger()
-    handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
+    """Logging is after the test what it was before."""
+    root, manager = logging.getLogger(), logging.Logger.manager
+    handlers, level, raises, hand_on = (
+        root.handlers[:],
+        root.level,
+        logging.raiseExceptions,
+        logging.Logger.callHandlers,
+    )
+    disabled, factory = manager.disable, logging.getLogRecordFactory()
     yield
-    ours, root.handlers[:] = root.handlers[:], handlers
+    for handler in own_log.handlers():
+        handler.close()
+    own_log._handlers.clear()
+    own_log._console = None
+    logging.Logger.callHandlers = hand_on  # type: ignore[method-assign]
+    manager.loggerClass = None
+    for logger in manager.loggerDict.values():
+        if isinstance(logger, own_log.OwnLogger):
+            logger.__class__ = logging.Logger  # type: ignore[assignment]
+        if isinstance(logger, logging.Logger):
+            logger.disabled, logger.propagate = False, True
+    root.handlers[:] = handlers
     root.setLevel(level)
     logging.raiseExceptions = raises
-    for handler in ours:
-        if isinstance(handler, LogFile):
-            handler.close()
+    logging.disable(disabled)
+    logging.setLogRecordFactory(factory)

@@ -9,7 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from workerd import __version__
-from workerd.daemon import logs, parent, spans, tracing
+from workerd.daemon import logs, own_log, parent, spans, tracing
 from workerd.daemon.audience import Audience
 from workerd.daemon.backlog import Backlog
 from workerd.daemon.claimer import Claimer
@@ -329,7 +329,7 @@ class Daemon:
         """Take in settings that can change in place."""
         if settings.workers != self._settings.workers:
             self._workers.scale(settings.workers)
-        logging.getLogger().setLevel(settings.log_level)
+        own_log.set_level(settings.log_level)
         self._departure.drain_timeout = settings.drain_timeout
         self._pulse.adopt(settings)
         self._settings = settings

@@ -11,7 +11,7 @@ import threading
 import traceback
 from typing import TYPE_CHECKING
 
-from workerd.daemon import journal
+from workerd.daemon import journal, own_log
 from workerd.daemon.log_file import LogFile
 from workerd.daemon.log_lines import ConsoleFormatter, JsonFormatter, Origin
 from workerd.daemon.parent import BACKGROUND
@@ -26,31 +26,24 @@ if TYPE_CHECKING:
 
 
 def set_up(settings: Settings) -> None:
-    """Send the root logger to the log files and, unless nobody reads it, to standard error. Raises ConfigError."""
-    root = logging.getLogger()
-    root.setLevel(settings.log_level)
-    logging.raiseExceptions = False  # a full disk must not stop the work
+    """Write all records to the log files and, unless nobody reads it, to standard error. Raises ConfigError."""
     redactor = Redactor(settings)
     files = [_file(settings.log_path, settings), _file(settings.error_log_path, settings)]
     files[1].setLevel(logging.WARNING)
     for file in files:
         file.setFormatter(_formatter(redactor, console=settings.log_format == "console", colours=False))
-    handlers: list[logging.Handler] = [*files]
     unread = BACKGROUND in os.environ or not settings.log_stderr
-    if not unread:
-        handlers.append(_console(settings, redactor))
+    own_log.install(files, settings.log_level, None if unread else _console(settings, redactor))
     origin = Origin(settings.node)
-    for handler in handlers:
+    for handler in own_log.handlers():
         handler.addFilter(origin)
-    root.handlers[:] = handlers
     if unread:
-        sys.stdout = LogLines(logging.getLogger("stdout"))
-        sys.stderr = LogLines(logging.getLogger("stderr"))
+        sys.stdout, sys.stderr = LogLines("stdout"), LogLines("stderr")
 
 
 def reopen() -> None:
     """Close the log files; the next record opens them anew (after an outside rotation)."""
-    for handler in logging.getLogger().handlers:
+    for handler in own_log.handlers():
         if isinstance(handler, LogFile):
             handler.reopen()
 

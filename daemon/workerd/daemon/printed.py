@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+import logging
 
-if TYPE_CHECKING:
-    import logging
+from workerd.daemon import own_log
 
 
 class LogLines(io.TextIOBase):
-    """What handlers print, as records of the log, one a line: a daemon in the background has no other place for it."""
+    """What handlers print, as records of the log, one a line: a daemon in the background has no other place for it.
 
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
+    They go to no handler of the application: one that prints would print them again. What such a handler prints is in the log already.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._rest = ""
 
     def write(self, text: str) -> int:
+        if own_log.is_shown():
+            return len(text)
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            self._logger.info("%s", line)
+            own_log.write(logging.LogRecord(self._name, logging.INFO, "", 0, "%s", (line,), None))
         return len(text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from workerd.daemon import own_log
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -23,4 +25,4 @@ def start(settings: Settings, tasks: Mapping[str, Task[..., Any]]) -> None:
     except ModuleNotFoundError as error:
         log.warning("no reports of errors, although SENTRY_DSN is set: pip install 'workerd[sentry]' (%s)", error)
         return
-    logging.getLogger().addHandler(Reports(settings, tasks))
+    own_log.add(Reports(settings, tasks))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
-import logging
 import os
 import resource
 import signal
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from workerd import codec, trace
 from workerd.codec import storable
-from workerd.daemon import tracing
+from workerd.daemon import own_log, tracing
 from workerd.daemon.children.told import Channel, ChildHost, Forward
 from workerd.daemon.endings import describe
 from workerd.daemon.printed import LogLines
@@ -41,8 +40,8 @@ def main() -> None:
     if hello is None:
         return
     faulthandler.enable()  # a crash tells where, and the daemon keeps it with the job
-    logging.basicConfig(level=hello["level"], handlers=[Forward(channel)])
-    sys.stdout, sys.stderr = LogLines(logging.getLogger("stdout")), LogLines(logging.getLogger("stderr"))
+    own_log.install([Forward(channel)], hello["level"])
+    sys.stdout, sys.stderr = LogLines("stdout"), LogLines("stderr")
     sys.path[:] = hello["path"]
     try:
         tasks = load_modules(hello["modules"], Path(hello["app_dir"]))

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from workerd import codec, trace
+from workerd.daemon import own_log
 from workerd.daemon.children import questions
 from workerd.daemon.children.guard import Guard
 from workerd.daemon.children.process import Child
@@ -92,7 +93,7 @@ class Children:
         child: Child | None = None
         hello = {
             "kind": "hello", "path": sys.path, "modules": settings.tasks, "app_dir": str(settings.app_dir),
-            "level": logging.getLogger().level, "node": settings.node,
+            "level": own_log.level(), "node": settings.node,
         }  # fmt: skip
         try:
             child = Child(self._ended)
