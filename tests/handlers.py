@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -390,6 +391,14 @@ _hoard: list[bytes] = []
 async def hoard(megabytes: int) -> None:
     """Leaks, as handlers do."""
     _hoard.append(b"x" * (megabytes * 1024**2))
+
+
+@task
+async def holding_at_first(*, job: Job) -> int:
+    """Its first attempt holds the interpreter in a call into C."""
+    if job.attempt == 1:
+        re.match(r"(a+)+$", "a" * 60 + "b")
+    return job.attempt
 
 
 @task

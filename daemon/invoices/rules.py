@@ -13,7 +13,7 @@ NUMBER = re.compile(
     re.IGNORECASE,
 )
 LONE_NUMBER = re.compile(
-    rf"^\s*(?:invoice|rechnung|facture|credit note|gutschrift|avoir)\s+#?\s*{ITSELF}\s*$",
+    rf"^ *(?:invoice|rechnung|facture|credit note|gutschrift|avoir)\s+#?\s*{ITSELF}\s*$",
     re.IGNORECASE | re.MULTILINE,
 )
 MONTHS = {
@@ -69,11 +69,11 @@ CURRENCIES = (
     ("SEK", r"\bSEK\b"),
 )
 SELLER = re.compile(
-    r"^\s*(?:seller|supplier|from|vendor|verkäufer|lieferant|rechnungssteller|vendeur|fournisseur|émetteur)\s*:\s*(.+)$",
+    r"^ *(?:seller|supplier|from|vendor|verkäufer|lieferant|rechnungssteller|vendeur|fournisseur|émetteur)\s*:\s*(.+)$",
     re.IGNORECASE | re.MULTILINE,
 )
 BUYER = re.compile(
-    r"^\s*(?:buyer|customer|bill(?:ed)?\s*to|invoice\s*to|to|kunde|käufer|rechnungsempfänger|client|acheteur|destinataire)\s*:\s*(.+)$",
+    r"^ *(?:buyer|customer|bill(?:ed)?\s*to|invoice\s*to|to|kunde|käufer|rechnungsempfänger|client|acheteur|destinataire)\s*:\s*(.+)$",
     re.IGNORECASE | re.MULTILINE,
 )
 COMPANY = re.compile(

@@ -8,10 +8,11 @@ from hashlib import sha256
 from pathlib import Path
 
 LENGTH = 12  # hexadecimal digits
+LONGEST = 16_000  # characters of an error that are read, and kept
 
 _FRAME = re.compile(r'^[ |]*File "(?P<file>[^"\n]+)", line \d+, in (?P<function>.+)$', re.MULTILINE)
 _VARIABLE = (
-    (re.compile(r"\b[A-Za-z][\w+.-]*://\S+"), "ADDRESS"),
+    (re.compile(r"\b[A-Za-z][\w+.-]{0,30}://\S+"), "ADDRESS"),
     (re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|`[^`\n]*`"), "TEXT"),
     (re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"), "ID"),
     (re.compile(r"(?<!\w)(?:/[\w.@+-]+){2,}"), "PATH"),
@@ -26,6 +27,7 @@ def fingerprint(error: str) -> str:
     With a traceback it is made of the type of the exception and the frames of the user's code, without line numbers; else of the
     first line, in which numbers, ids, quoted text, paths and addresses count for nothing.
     """
+    error = error[:LONGEST]
     first = error.partition("\n")[0]
     frames = _frames(error)
     what = [first.partition(":")[0], *frames] if frames else [normal(first)]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MASK = "********"
 SHORTEST = 4  # characters; what is shorter would be found in ordinary words
 
-_IN_ADDRESS = re.compile(r"(\b[A-Za-z][\w+.-]*://[^\s:/@'\"]*:)[^\s/'\"]+(@)")
+_IN_ADDRESS = re.compile(r"(://[^\s:/@'\"]*:)[^\s/'\"]+(@)")
 
 
 def is_secret(name: str) -> bool:

@@ -84,6 +84,25 @@ async def test_a_loop_that_stands_still_past_the_limit_ends_its_process_and_the_
         assert await books.close(other) == []
 
 
+async def test_a_handler_that_holds_the_interpreter_past_the_limit_ends_its_process_and_the_job_runs_elsewhere(
+    settings: Settings, queue: Queue, db: DB, books: Books
+) -> None:
+    holding, other = daemons(settings, "holding", "other", stall_limit=1.0)
+    with holding, other:
+        await start(holding)
+        job = await queue.enqueue("holding_at_first")
+        await until_state(db, job, "running")
+        await start(other)
+        assert await asyncio.to_thread(holding.wait) == 1
+        row = await until_state(db, job, "succeeded")
+        assert (row["attempt"], row["node"]) == (2, other.settings.node)
+        log = holding.settings.error_log_path.read_text()
+        for text in ("Timeout (0:00:06)!", "in match", "in holding_at_first"):
+            assert text in log
+        await only_living(db, [other])
+        assert await books.close(other) == []
+
+
 async def test_a_node_that_was_frozen_notices_that_it_was_declared_dead_and_nothing_ends_twice(
     settings: Settings, queue: Queue, db: DB, books: Books
 ) -> None:

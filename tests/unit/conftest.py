@@ -43,6 +43,7 @@ def own_logging() -> Iterator[None]:
         logging.Logger.callHandlers,
     )
     disabled, factory = manager.disable, logging.getLogRecordFactory()
+    levels = {logger: logger.level for logger in manager.loggerDict.values() if isinstance(logger, logging.Logger)}
     yield
     for handler in own_log.handlers():
         handler.close()
@@ -55,6 +56,7 @@ def own_logging() -> Iterator[None]:
             logger.__class__ = logging.Logger  # type: ignore[assignment]
         if isinstance(logger, logging.Logger):
             logger.disabled, logger.propagate = False, True
+            logger.setLevel(levels.get(logger, logging.NOTSET))
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.raiseExceptions = raises

@@ -18,7 +18,7 @@ from workerd.daemon import current, logs, own_log
 from workerd.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("own_logging")
@@ -46,13 +46,23 @@ def without_handlers(_: Path) -> None:
         logger.filters.clear()
 
 
+def drop(_: logging.LogRecord) -> bool:
+    return False
+
+
+@pytest.fixture(autouse=True)
+def without_filters() -> Iterator[None]:
+    yield
+    log.removeFilter(drop)
+
+
 def silenced(_: Path) -> None:
     for name in list(logging.Logger.manager.loggerDict):
         if name.startswith("workerd"):
             logger = logging.getLogger(name)
             logger.disabled, logger.propagate = True, False
             logger.setLevel(logging.CRITICAL)
-            logger.addFilter(lambda _record: False)
+    log.addFilter(drop)
 
 
 def of_a_recursive_handler(_: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
@@ -39,6 +40,20 @@ def arm() -> None:
 def disarm() -> None:
     """Leave SIGUSR1 to that handler again."""
     faulthandler.unregister(signal.SIGUSR1)
+
+
+def expect(seconds: float) -> None:
+    """End the process, with all stacks written, unless this is called again within so many seconds, or `expect_no_more`.
+
+    A thread that runs no Python code counts them: it also sees a call into C that holds the interpreter, which no thread of ours can.
+    """
+    if _fd is not None:
+        with contextlib.suppress(RuntimeError):  # no further thread can be started just now
+            faulthandler.dump_traceback_later(seconds, exit=True, file=_fd)
+
+
+def expect_no_more() -> None:
+    faulthandler.cancel_dump_traceback_later()
 
 
 def dump() -> None:

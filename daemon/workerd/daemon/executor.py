@@ -18,6 +18,7 @@ from workerd.daemon.endings import Endings
 from workerd.daemon.run import Run
 from workerd.daemon.stack import stack_of
 from workerd.daemon.threads import Threads
+from workerd.fingerprint import LONGEST
 from workerd.job import Job
 from workerd.outcomes import SUCCEEDED, Outcome
 from workerd.queue.finish import Finished
@@ -84,7 +85,7 @@ class Executor:
         if run.stop is not None:
             self._halted(run)
         if outcome.error is not None:
-            outcome = replace(outcome, error=self._redact(outcome.error))
+            outcome = replace(outcome, error=self._redact(outcome.error[:LONGEST]))
         ttl = self.ttl(task, outcome.ending)
         return Finished(claimed, outcome, started, monotonic() - started, ttl, run.progress, run.committed, run.lines)
 

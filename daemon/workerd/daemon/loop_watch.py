@@ -21,6 +21,7 @@ TICK = 0.25  # seconds between two looks
 WARN = 1.0  # seconds without a turn from which on it is reported
 RISING = 4  # how many times longer the loop has to stand still for each further report
 SUSPENDED = 1.0  # seconds beyond a tick from which on this process counts as having been suspended
+HELD = 5.0  # seconds beyond the limit for which the whole interpreter may stand still, this watch too
 LAST_WORDS = 2.0  # seconds that the last log record may take: whoever stands still may hold the log's lock
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 class LoopWatch:
     """Watches the loop and thread in which it is made, from the loop in which it runs.
 
-    A loop that stands still for `limit` seconds ends the process: its supervisor starts another one.
+    A loop that stands still for `limit` seconds ends the process: its supervisor starts another one. So does, a little later, a call
+    into C that holds the interpreter, as a pattern that backtracks for ever.
     """
 
     def __init__(self, limit: float, on_held: Callable[[], None] = lambda: None) -> None:
@@ -39,12 +41,19 @@ class LoopWatch:
         self._limit = limit
         self._on_held = on_held
         self._held = False
+        self._renew_at = 0.0  # monotonic
         self._asked_at: float | None = None  # monotonic; None: it has answered
         self.looked_at = monotonic()  # for whoever watches this one
         self.lag = 0.0  # seconds that the loop took to answer last, or has taken until now
 
     async def run(self, on_suspended: Callable[[], None]) -> None:
         """Watch until the loop is closed or this is cancelled; `on_suspended` is called when the process ran not at all for a while."""
+        try:
+            await self._watch(on_suspended)
+        finally:
+            crash_dump.expect_no_more()
+
+    async def _watch(self, on_suspended: Callable[[], None]) -> None:
         clock = Clock()
         stalled, report_at = 0.0, WARN  # seconds, of those in which this process was awake
         while not self._loop.is_closed():
@@ -57,6 +66,7 @@ class LoopWatch:
                     self._loop.call_soon_threadsafe(self._answer)
                 except RuntimeError:  # closed just now
                     return
+            self._renew()
             await asyncio.sleep(TICK)
             self.looked_at = monotonic()
             elapsed = clock.elapsed()
@@ -74,6 +84,12 @@ class LoopWatch:
                     crash_dump.arm()
                     report_at *= RISING
                     self._report(stalled)
+
+    def _renew(self) -> None:
+        """Say that the interpreter runs; about once a second, since each time starts a thread."""
+        if monotonic() >= self._renew_at:
+            crash_dump.expect(self._limit + HELD)
+            self._renew_at = monotonic() + WARN
 
     def _answer(self) -> None:
         if self._asked_at is not None:

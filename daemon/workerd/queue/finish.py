@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from workerd.codec import storable
-from workerd.fingerprint import fingerprint
+from workerd.fingerprint import LONGEST, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,7 +128,7 @@ async def _finish_any(connection: AnyConnection, node: int, ended: Sequence[Fini
     now = monotonic()
     columns: tuple[list[Any], ...] = tuple([] for _ in range(10))
     for end in ended:
-        error = None if end.outcome.error is None else storable(end.outcome.error)
+        error = None if end.outcome.error is None else storable(end.outcome.error[:LONGEST])
         values = (
             end.job.n,
             end.job.pos,

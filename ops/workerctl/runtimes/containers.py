@@ -93,7 +93,8 @@ class Containers:
 
 def number_of(container: Container) -> int:
     """Compose's number of a container, else the one that its name ends with, else 1."""
-    found = container.labels.get(NUMBER) or re.sub(r"^.*?([0-9]*)$", r"\1", container.name or "")
+    name = container.name or ""
+    found = container.labels.get(NUMBER) or name.removeprefix(name.rstrip("0123456789"))
     return int(found or 1)
 
 
