@@ -457,3 +457,20 @@ async def test_certificates_of_the_server_are_checked(settings: Settings, tmp_pa
                 """
                 assert await db.fetchval(encrypted, f"worker {secured.node}%")
                 assert await books.close(daemon) == []
+
+
+async def test_handlers_that_use_django_find_their_database_again_when_it_has_restarted(settings: Settings) -> None:
+    with Cluster() as cluster:
+        place = {"DJANGO_DATABASE": cluster.url[""], "DJANGO_MAX_AGE": "None"}
+        changes = {"tasks": ("tests.django_handlers",), "workers": 4}
+        async with opened(cluster.url[""]) as (_, queue, _):
+            with DaemonProcess(on(settings, cluster.url[""], **changes), **place) as daemon:
+                await asyncio.to_thread(daemon.start)
+                for task in ("asks", "asks_on_loop"):
+                    await queue.result(await queue.enqueue(task), timeout=LIMIT)
+                cluster.verb("kill")
+                cluster.verb("start")
+                async with Queue.connect(cluster.url[""]) as after:
+                    for task in ("asks", "asks_on_loop"):
+                        for job in await after.enqueue_many(task, [{}] * 20):
+                            await after.result(job, timeout=LIMIT)

@@ -23,6 +23,11 @@ def holds(thread: int | None) -> bool:
     return False
 
 
+def stops_all() -> bool:
+    """Whether there is a debugger that stops all threads at its prompt, as those of IDEs do."""
+    return "pydevd" in sys.modules
+
+
 def stop() -> None:
     """What `breakpoint()` calls under `workerctl dev`: pdb, which leaves Ctrl-C to the daemon."""
     import pdb  # imported by whoever debugs alone

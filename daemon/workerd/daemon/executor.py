@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from workerd import around, codec, trace
-from workerd.daemon import current
+from workerd.daemon import current, django_connections
 from workerd.daemon.children.pool import Children
 from workerd.daemon.endings import Endings
 from workerd.daemon.run import Run
@@ -52,6 +52,7 @@ class Executor:
         self._redact = Redactor(settings)
         self.ttl = self._endings.ttl
         self.threads = Threads()
+        self._django = django_connections.OnLoop()
         self.children = Children(settings)
         self.running: set[Run] = set()
         self.written_off: set[Run] = set()  # those that ignore their cancellation, until they end after all
@@ -70,6 +71,8 @@ class Executor:
         run = Run(claimed, job, worker, started, started + self._timeout(task))
         self.running.add(run)
         current.attempt.set((claimed.id, claimed.task, claimed.attempt))
+        if task.is_async:
+            self._django.begin()
         try:
             result = await (self._through(task, run) if around else self._begin(task, run))
             outcome = SUCCEEDED if result is None and not run.committed else self._endings.returned(task, run, result)
@@ -82,6 +85,8 @@ class Executor:
             outcome = self._endings.raised(task, run, error)
         finally:
             self.running.discard(run)
+            if task.is_async:
+                self._django.end()
         if run.stop is not None:
             self._halted(run)
         if outcome.error is not None:

@@ -87,9 +87,13 @@ class LoopWatch:
 
     def _renew(self) -> None:
         """Say that the interpreter runs; about once a second, since each time starts a thread."""
-        if monotonic() >= self._renew_at:
+        if monotonic() < self._renew_at:
+            return
+        self._renew_at = monotonic() + WARN
+        if debugger.stops_all():
+            crash_dump.expect_no_more()
+        else:
             crash_dump.expect(self._limit + HELD)
-            self._renew_at = monotonic() + WARN
 
     def _answer(self) -> None:
         if self._asked_at is not None:

@@ -1,4 +1,8 @@
-"""Threads in which `def` handlers run: one each, so that one that never returns costs no other job its place."""
+"""Threads in which `def` handlers run.
+
+A run gets a thread that is idle, else a new one: one that never returns costs no other job its place. Threads are used again since
+applications keep things for a thread, as connections to a database: a new one for each job would leave them behind.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,22 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import os
+import queue
 import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from workerd.daemon import debugger
+from workerd.daemon import debugger, django_connections
 from workerd.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from workerd.daemon.run import Run
+
+IDLE = "idle"
+IDLE_LIMIT = 60.0  # seconds
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +78,9 @@ class Threads:
 
 
 async def in_thread(name: str, fn: Callable[[], Any], on_return: Callable[[], None] = lambda: None) -> Any:
-    """What it returns or raises in a thread of its own. Cancelled, the thread goes on; `on_return` is called on the loop when it ends."""
+    """What it returns or raises in another thread, in a copy of this context. Cancelled, it goes on there; `on_return` is called on the
+    loop when it ends.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
 
@@ -82,18 +93,67 @@ async def in_thread(name: str, fn: Callable[[], Any], on_return: Callable[[], No
         else:
             done.set_exception(error)
 
-    def work() -> None:
-        result, error = _outcome(fn)
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(settle, result, error)
+    def work() -> Callable[[], None]:
+        result, error = context.run(_outcome, fn)
 
-    threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True).start()
+        def answer() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(settle, result, error)
+
+        return answer
+
+    context = contextvars.copy_context()
+    _idle_thread().take(name, work)
     return await done
+
+
+class _Thread(threading.Thread):
+    """Does one piece of work after another, and answers; ends when it has had none for a while."""
+
+    def __init__(self) -> None:
+        super().__init__(name=IDLE, daemon=True)
+        self._work: queue.SimpleQueue[tuple[str, Callable[[], Callable[[], None]]]] = queue.SimpleQueue()
+
+    def take(self, name: str, work: Callable[[], Callable[[], None]]) -> None:
+        self._work.put((name, work))
+
+    def run(self) -> None:
+        while self._do_one():
+            pass
+
+    def _do_one(self) -> bool:
+        """Whether to go on. Its locals end with it: an idle thread holds on to nothing of a job."""
+        try:
+            self.name, work = self._work.get(timeout=IDLE_LIMIT)
+        except queue.Empty:
+            with contextlib.suppress(ValueError):  # it has just been taken: there is work after all
+                _idle.remove(self)
+                return False
+            return True
+        answer = work()
+        self.name = IDLE
+        _idle.append(self)  # before the answer, after which the next piece of work may come at once
+        answer()
+        return True
+
+
+_idle: list[_Thread] = []  # the one that worked last is the first to work again
+os.register_at_fork(after_in_child=_idle.clear)  # there they do not run
+
+
+def _idle_thread() -> _Thread:
+    try:
+        return _idle.pop()
+    except IndexError:
+        thread = _Thread()
+        thread.start()
+        return thread
 
 
 def _outcome(handler: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     try:
-        return handler(), None
+        with django_connections.around():
+            return handler(), None
     except StopIteration:  # no future can carry it
         return None, RuntimeError("the handler raised StopIteration")
     except BaseException as error:  # noqa: BLE001 - it is carried to the loop, whatever it is

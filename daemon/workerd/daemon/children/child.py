@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from workerd import codec, trace
 from workerd.codec import storable
-from workerd.daemon import own_log, tracing
+from workerd.daemon import django_connections, own_log, tracing
 from workerd.daemon.children.told import Channel, ChildHost, Forward
 from workerd.daemon.endings import describe
 from workerd.daemon.printed import LogLines
@@ -78,7 +78,7 @@ def _answer(task: Task[..., Any] | None, request: dict[str, Any], host: ChildHos
     carried = trace.read(request["trace"])
     trace.passed_on.set(carried)
     try:
-        with tracing.within(carried):
+        with tracing.within(carried), django_connections.around():
             result = _call(task, request, host)
         return {"kind": "returned", "text": codec.dumps(result, f"the result of {task.name}")}
     except (Snooze, RetryAfter) as error:

@@ -1,0 +1,99 @@
+"""What Django keeps for a thread, closed around each run as Django itself does around each request.
+
+Nothing is imported: where the application has not set Django up, this costs a look into `sys.modules`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def around() -> Iterator[None]:
+    """Around a run in this thread: connections that are too old or broken are closed, a transaction that is left open is rolled back."""
+    if (django := _django()) is not None:
+        _guarded(django.close_old_connections)
+        _guarded(django.reset_queries)
+    try:
+        yield
+    finally:
+        _close()
+
+
+def _close() -> None:
+    if (django := _django()) is None:
+        return
+    for connection in django.connections.all(initialized_only=True):
+        if connection.in_atomic_block:  # its wrapper cannot be used again
+            _guarded(connection.close)
+            del django.connections[connection.alias]
+    _guarded(django.close_old_connections)
+    if (cache := sys.modules.get("django.core.cache")) is not None:
+        _guarded(cache.close_caches)
+
+
+class OnLoop:
+    """The same for `async def` handlers: what they ask of Django is done in one thread of asgiref, for all of them.
+
+    That thread does one thing after another, so nothing here is waited for. While another run goes on, which may be reading from the
+    connection, only one that is broken is closed.
+    """
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._waits = False  # a look that has not begun: whatever the thread did since was asked for before it
+
+    def begin(self) -> None:
+        """A run begins."""
+        self._look()
+        self._running += 1
+
+    def end(self) -> None:
+        """A run has ended."""
+        self._running -= 1
+        self._look()
+
+    def _look(self) -> None:
+        asgiref = sys.modules.get("asgiref.sync")
+        if asgiref is None or self._waits or _django() is None:
+            return
+        self._waits = True
+        asgiref.SyncToAsync.single_thread_executor.submit(self._close)
+
+    def _close(self) -> None:
+        self._waits = False
+        django = _django()
+        if not self._running:
+            _close()
+        elif django is not None:
+            for connection in django.connections.all(initialized_only=True):
+                if connection.errors_occurred and not connection.in_atomic_block:
+                    _guarded(_close_if_broken, connection)
+
+
+def _django() -> Any:
+    """The module `django.db` where the application has set Django up."""
+    django, conf = sys.modules.get("django.db"), sys.modules.get("django.conf")
+    return django if django is not None and conf is not None and conf.settings.configured else None
+
+
+def _close_if_broken(connection: Any) -> None:
+    if connection.is_usable():
+        connection.errors_occurred = False
+    else:
+        connection.close()
+
+
+def _guarded(call: Any, *arguments: Any) -> None:
+    try:
+        call(*arguments)
+    except Exception:
+        log.warning("closing what Django keeps for a thread failed", exc_info=True)
