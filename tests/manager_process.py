@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     DB = asyncpg.Connection[asyncpg.Record]
 
 
-UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # over plain HTTP: to read the certificates that are trusted takes 50 ms a client
+UNUSED = ssl.SSLContext(
+    ssl.PROTOCOL_TLS_CLIENT
+)  # over plain HTTP: to read the certificates that are trusted takes 50 ms a client
 IMPORTS = ("uvicorn", "workerctl.manager.serve", "workerctl.manager.app")
 
 

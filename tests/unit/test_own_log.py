@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from workerd.daemon import current, logs, own_log
+from workerd.daemon.printed import LONGEST, LogLines
 from workerd.settings import Settings
 
 if TYPE_CHECKING:
@@ -199,3 +200,12 @@ def test_a_level_that_changes_leaves_that_of_the_application_alone(tmp_path: Pat
     log.info("too fine")
     logging.getLogger(f"shop.{next(number)}").warning("not wanted")
     assert [line["message"] for line in said(settings)] == ["fine", "theirs follows"]
+
+
+def test_what_is_printed_without_an_end_of_line_does_not_pile_up(tmp_path: Path) -> None:
+    settings = Settings(log_dir=tmp_path / "log")
+    logs.set_up(settings)
+    printed = LogLines("stdout")
+    for _ in range(LONGEST + 1):
+        printed.write(".")
+    assert [len(line["message"]) for line in said(settings)] == [LONGEST + 1]

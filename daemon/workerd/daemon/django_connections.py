@@ -43,13 +43,14 @@ def _close() -> None:
 class OnLoop:
     """The same for `async def` handlers: what they ask of Django is done in one thread of asgiref, for all of them.
 
-    That thread does one thing after another, so nothing here is waited for. While another run goes on, which may be reading from the
-    connection, only one that is broken is closed.
+    That thread does one thing after another: what is closed there comes after all that ended runs have asked for, and before what later
+    ones will. So nothing is waited for. While another run goes on, which may be reading from the connection, only a broken one is closed.
     """
 
     def __init__(self) -> None:
         self._running = 0
-        self._waits = False  # a look that has not begun: whatever the thread did since was asked for before it
+        self._waits = False  # what is to be closed has not been looked at yet
+        self._alone = False  # no run went on at a moment since then
 
     def begin(self) -> None:
         """A run begins."""
@@ -63,17 +64,19 @@ class OnLoop:
 
     def _look(self) -> None:
         asgiref = sys.modules.get("asgiref.sync")
-        if asgiref is None or self._waits or _django() is None:
+        if asgiref is None or _django() is None:
             return
-        self._waits = True
-        asgiref.SyncToAsync.single_thread_executor.submit(self._close)
+        self._alone = self._alone or not self._running
+        if not self._waits:
+            self._waits = True
+            asgiref.SyncToAsync.single_thread_executor.submit(self._close)
 
     def _close(self) -> None:
-        self._waits = False
-        django = _django()
-        if not self._running:
+        self._waits = False  # first: whoever sets `_alone` from now on has another look
+        alone, self._alone = self._alone, False
+        if alone:
             _close()
-        elif django is not None:
+        elif (django := _django()) is not None:
             for connection in django.connections.all(initialized_only=True):
                 if connection.errors_occurred and not connection.in_atomic_block:
                     _guarded(_close_if_broken, connection)
