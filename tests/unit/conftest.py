@@ -48,7 +48,7 @@ def own_logging() -> Iterator[None]:
     for handler in own_log.handlers():
         handler.close()
     own_log._handlers.clear()
-    own_log._console = None
+    own_log._console.clear()
     logging.Logger.callHandlers = hand_on  # type: ignore[method-assign]
     manager.loggerClass = None
     for logger in manager.loggerDict.values():

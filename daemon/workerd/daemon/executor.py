@@ -71,7 +71,8 @@ class Executor:
         run = Run(claimed, job, worker, started, started + self._timeout(task))
         self.running.add(run)
         current.attempt.set((claimed.id, claimed.task, claimed.attempt))
-        if task.is_async:
+        on_loop = task.is_async or around
+        if on_loop:
             self._django.begin()
         try:
             result = await (self._through(task, run) if around else self._begin(task, run))
@@ -85,7 +86,7 @@ class Executor:
             outcome = self._endings.raised(task, run, error)
         finally:
             self.running.discard(run)
-            if task.is_async:
+            if on_loop:
                 self._django.end()
         if run.stop is not None:
             self._halted(run)

@@ -13,13 +13,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 OURS = "workerd"
 JOB = "job"  # the logger of what jobs say with job.log
 
 _handlers: list[logging.Handler] = []
-_console: logging.Handler | None = None  # the one that writes to standard error
+_console: list[logging.Handler] = []  # the one that writes to standard error, if there is one
 _level = logging.INFO
 
 
@@ -60,9 +60,8 @@ class OwnLogger(logging.Logger):
 
 def install(handlers: Sequence[logging.Handler], level: int | str, console: logging.Handler | None = None) -> None:
     """Write every record of the process with these handlers, whatever others there are; `console` writes to standard error."""
-    global _console
     _handlers[:] = handlers
-    _console = console
+    _console[:] = [] if console is None else [console]
     root = logging.getLogger()
     root.handlers.clear()
     root.setLevel(level)
@@ -85,9 +84,9 @@ def add(handler: logging.Handler) -> None:
     _handlers.append(handler)
 
 
-def handlers() -> tuple[logging.Handler, ...]:
+def handlers() -> list[logging.Handler]:
     """What writes the log."""
-    return tuple(_handlers) if _console is None else (*_handlers, _console)
+    return _handlers + _console
 
 
 def level() -> int:
@@ -122,8 +121,8 @@ def _hand_on(logger: logging.Logger, record: logging.LogRecord) -> None:
     A record that is made by such a handler goes into the log alone: it would come round to that handler again.
     """
     own = isinstance(logger, OwnLogger)
-    theirs = [] if _handing.active else list(_handlers_of(logger, record))
-    shown = not own and any(_prints(handler) for handler in theirs)
+    theirs = [] if _handing.active else _handlers_of(logger, record)
+    shown = theirs and not own and any(_prints(handler) for handler in theirs)
     for handler in _handlers if shown else handlers():
         if record.levelno >= handler.level:
             handler.handle(record)
@@ -141,12 +140,15 @@ def _hand_on(logger: logging.Logger, record: logging.LogRecord) -> None:
         _handing.active = False
 
 
-def _handlers_of(logger: logging.Logger, record: logging.LogRecord) -> Iterator[logging.Handler]:
+def _handlers_of(logger: logging.Logger, record: logging.LogRecord) -> list[logging.Handler]:
     """The handlers of the application that take the record."""
+    found: list[logging.Handler] = []
     current: logging.Logger | None = logger
     while current is not None:
-        yield from (handler for handler in current.handlers if record.levelno >= handler.level)
+        if current.handlers:
+            found += (handler for handler in current.handlers if record.levelno >= handler.level)
         current = current.parent if current.propagate else None
+    return found
 
 
 def _prints(handler: logging.Handler) -> bool:
