@@ -111,7 +111,7 @@ def _in_file(records: list[str], job: int) -> tuple[set[tuple[int, int]], list[t
                 continue
             if fields.get("logger") == "job":
                 numbered.add((fields.get("attempt"), fields.get("line")))
-        elif found := re.search(rf"\[job {job} .{{0,400}}?#(\d+)\] (.*)", record, re.DOTALL):
+        elif found := re.search(rf"\[job {job} [^\[]*?#(\d+)\] (.*)", record, re.DOTALL):
             worded.append((int(found[1]), found[2]))
     return numbered, worded
 
