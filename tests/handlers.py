@@ -49,6 +49,22 @@ async def gated(number: int) -> str:
     return "went on"
 
 
+BAD_DELAYS: dict[str, Any] = {
+    "a delay of text": "soon",
+    "a delay without end": float("inf"),
+    "a delay of 1e18": 1e18,
+    "no delay": None,
+}
+
+
+@task
+async def ends_with(kind: str) -> None:
+    """Asks for a retry after a delay that its exception would have refused."""
+    again = RetryAfter(1)
+    again.delay = BAD_DELAYS[kind]
+    raise again
+
+
 LENGTH = 0.1  # seconds that limited jobs take
 
 

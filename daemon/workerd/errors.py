@@ -39,6 +39,10 @@ class ManagerError(DatabaseError):
     """The manager, by which this node reaches the database, cannot be reached or does not do what it is asked."""
 
 
+class RequestRefused(ManagerError):
+    """The manager refuses what a request carries: to send the same again is in vain."""
+
+
 class TokenRefused(ManagerError):
     """The manager does not take the token, or lets it do less than a node needs."""
 

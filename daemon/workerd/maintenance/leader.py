@@ -145,6 +145,9 @@ class Leader:
                 raise
             log.warning("maintenance: %s: %s; again in %.0f s", type(service).__name__, error, AGAIN)
             return AGAIN
+        except (ValueError, TypeError, ArithmeticError, LookupError):  # of a row that cannot be read
+            log.exception("maintenance: %s; again in %.0f s", type(service).__name__, AGAIN)
+            return AGAIN
 
     async def _told_within(self, seconds: float) -> bool:
         """Wait until a job waits for admission that did not before, or was answered, at most so long; whether it does."""

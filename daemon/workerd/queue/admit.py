@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from workerd.queue.quarantine import sifted
+
 if TYPE_CHECKING:
     from workerd.queue.database import Connection
 
@@ -56,14 +58,13 @@ async def settle(connection: Connection, node: int, ttl: float) -> int:
 
     `node` is who ends batches; jobs that cannot run any more are kept for `ttl` seconds.
     """
-    settled: int = await connection.fetchval(_SETTLE, ROWS, node, ttl, timeout=LIMIT)
-    return settled
+    [(settled,)] = await sifted(connection, _SETTLE, ROWS, node, ttl, timeout=LIMIT)
+    return int(settled)
 
 
 async def admit(connection: Connection, ahead: int) -> Admitted:
     """Let in whom the limits allow; of each task at most `ahead` jobs that have not started."""
-    row = await connection.fetchrow(_ADMIT, ROWS, ahead, timeout=LIMIT)
-    assert row is not None
+    [row] = await sifted(connection, _ADMIT, ROWS, ahead, timeout=LIMIT)
     return Admitted(*row)
 
 
@@ -74,7 +75,8 @@ async def lane_ids(connection: Connection) -> list[int]:
 
 async def hold_back(connection: Connection, lane: int, since: int) -> int | None:
     """Send jobs that were queued before their limit into their lines; returns the ticket to go on behind, None at the end of the lane."""
-    until: int | None = await connection.fetchval(_HOLD_BACK, lane, since, ROWS, timeout=LIMIT)
+    [row] = await sifted(connection, _HOLD_BACK, lane, since, ROWS, timeout=LIMIT)
+    until: int | None = row[0]
     return until
 
 

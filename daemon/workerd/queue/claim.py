@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from workerd.errors import LaneLocked, NodeDead
+from workerd.queue import quarantine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,9 +21,12 @@ if TYPE_CHECKING:
 
 BEGINNING = -(2**63)  # below every ticket
 NODE_DEAD = "WD001"  # the SQLSTATE of that refusal
+TRIES = 100  # of a claim that is refused
 MAX_BATCH = 500  # more scattered tickets would bloat the lease row
 
 _CLAIM = "SELECT * FROM workerd.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_QUARANTINE_NEXT = "SELECT workerd.quarantine_next($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_MARKS = "SELECT (m ->> 0)::bigint, m::text FROM jsonb_array_elements($1::text::jsonb) AS m"
 _PAYLOADS = "SELECT * FROM workerd.payloads($1, $2)"
 
 
@@ -92,9 +97,35 @@ async def claim(connection: AnyConnection, node: int, wanted: Wanted) -> Answer:
     try:
         row = await connection.fetchrow(_CLAIM, node, *wanted.arguments)
     except asyncpg.PostgresError as error:
-        raise refusal(error) from error
+        if not _is_of_a_row(error):
+            raise refusal(error) from error
+        row = await _claim_before_refused(connection, node, wanted, error)
     assert row is not None
     return await read(connection, node, wanted, row)
+
+
+async def _claim_before_refused(
+    connection: AnyConnection, node: int, wanted: Wanted, error: asyncpg.PostgresError
+) -> asyncpg.Record | None:
+    """Claim what lies before the job that a claim was refused for; that one is quarantined where it is the first. So nothing is skipped."""
+    batch = min(wanted.batch, MAX_BATCH)
+    for _ in range(TRIES):
+        if batch > 1:
+            batch //= 2
+        else:
+            await quarantine.told(connection, _QUARANTINE_NEXT, node, *wanted.arguments)
+        try:
+            return await connection.fetchrow(_CLAIM, node, *replace(wanted, batch=batch).arguments)
+        except asyncpg.PostgresError as again:
+            if not _is_of_a_row(again):
+                raise refusal(again) from again
+            error = again
+    raise error
+
+
+def _is_of_a_row(error: asyncpg.PostgresError) -> bool:
+    """Whether a claim was refused for what a row holds."""
+    return isinstance(error, (asyncpg.DataError, asyncpg.ProgramLimitExceededError))
 
 
 def refusal(error: asyncpg.PostgresError) -> Exception:
@@ -116,17 +147,23 @@ async def read(connection: AnyConnection, node: int, wanted: Wanted, row: asyncp
         Claimed(node, n, lane, *columns)
         for columns in zip(row["pos"], row["id"], row["task"], row["waited"], payloads, strict=True)
     ]
-    if row["marks"] is not None:
-        _mark(jobs, row["marks"])
+    try:
+        if row["marks"] is not None:
+            _mark(jobs, json.loads(row["marks"]))
+        readable = math.isfinite(sum(row["waited"]))
+    except (ValueError, TypeError, ArithmeticError, RecursionError):
+        readable = False
+    if not readable:
+        jobs = await _readable(connection, jobs, row["marks"])
     if None in payloads:
         jobs = await _complete(connection, lane, jobs)
     return Answer(lane, row["last"], jobs)
 
 
-def _mark(jobs: list[Claimed], marks: str) -> None:
-    """Set what is not as in a first attempt."""
+def _mark(jobs: list[Claimed], marks: list[Any]) -> None:
+    """Set what is not as in a first attempt. Raises ValueError or TypeError for options of another shape than ours."""
     by_pos = {job.pos: job for job in jobs}
-    for pos, spent, *rest in json.loads(marks):
+    for pos, spent, *rest in marks:
         job = by_pos.get(pos)
         if job is not None:
             job.attempt = spent + 1
@@ -134,6 +171,25 @@ def _mark(jobs: list[Claimed], marks: str) -> None:
             if asked:
                 job.options, left = asked
                 job.start_by = None if left is None else monotonic() + left
+                if not isinstance(job.options, dict) or not isinstance(job.options.get("trace", {}), dict):
+                    raise ValueError("its options are not a JSON object as an enqueue makes it")
+
+
+async def _readable(connection: AnyConnection, jobs: list[Claimed], marks: str | None) -> list[Claimed]:
+    """Those of the claimed jobs whose rows can be read; the others are quarantined."""
+    rows = await connection.fetch(_MARKS, marks) if marks is not None else []
+    texts = {pos: text for pos, text in rows}  # noqa: C416 - of records
+    found = []
+    for job in jobs:
+        try:
+            if not math.isfinite(job.waited):
+                raise ValueError("its queued_at is infinite")
+            if job.pos in texts:
+                _mark([job], [json.loads(texts[job.pos])])
+            found.append(job)
+        except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+            await quarantine.held(connection, job, f"it cannot be started: {error}")
+    return found
 
 
 async def _complete(connection: AnyConnection, lane: Lane, jobs: list[Claimed]) -> list[Claimed]:

@@ -34,6 +34,7 @@ _NODES = """
         count(*) FILTER (WHERE dead_at IS NOT NULL AND NOT stopped) AS dead
     FROM workerd.node WHERE (dead_at IS NULL OR dead_at > now() - interval '1 day') AND forgotten_at IS NULL
 """
+_QUARANTINED = "SELECT count(*) FROM workerd.quarantined WHERE at > now() - interval '1 day'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Condition:
     oldest_transaction: float  # seconds for which the oldest one has been open; 0: none is
     oldest_snapshot: float  # seconds for which the oldest one that keeps dead rows has been held; 0: none is
     nodes: dict[str, int]  # by state, as `workerctl nodes list` has them
+    quarantined: int  # jobs within the last day
 
 
 async def condition(connection: AnyConnection) -> Condition:
@@ -59,7 +61,8 @@ async def condition(connection: AnyConnection) -> Condition:
     dead_rows = {each.table: each.dead for each in await rows(connection)}
     [(transaction, snapshot)] = await connection.fetch(_OLDEST, timeout=LIMIT)
     [nodes] = await connection.fetch(_NODES, timeout=LIMIT)
-    return Condition(dead_rows, max(0.0, transaction), max(0.0, snapshot), dict(nodes))
+    quarantined = await connection.fetchval(_QUARANTINED, timeout=LIMIT)
+    return Condition(dead_rows, max(0.0, transaction), max(0.0, snapshot), dict(nodes), quarantined)
 
 
 async def rows(connection: AnyConnection) -> list[Rows]:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from workerd.queue import ends
 from workerd.queue.claim import Answer, Wanted, claim, read, refusal
 from workerd.queue.finish import Finished, owned, succeeded
+from workerd.queue.quarantine import is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +32,9 @@ async def cycle(
     try:
         row = await connection.fetchrow(_CYCLE, node, *succeeded(ended), *wanted.arguments)
     except asyncpg.PostgresError as error:
-        raise refusal(error) from error
+        if not is_refusal(error):
+            raise refusal(error) from error
+        held = await ends.write(connection, node, ended)  # one after the other, each finds what it is refused for
+        return held, await claim(connection, node, wanted)
     assert row is not None
     return owned(ended, row), await read(connection, node, wanted, row)

@@ -27,7 +27,8 @@ DEPTHS = """
                 SELECT r.queued_at FROM workerd.ready r WHERE r.lane = l.id AND NOT r.pos <@ l.tickets ORDER BY r.pos LIMIT 1) o ON true)
     SELECT queue, sum(ready - running)::bigint AS queued, sum(running)::bigint AS running, sum(scheduled)::bigint AS scheduled,
         sum(blocked)::bigint AS blocked,
-        CASE WHEN min(queued_at) IS NOT NULL THEN greatest(extract(epoch FROM now() - min(queued_at)), 0)::double precision END AS oldest
+        CASE WHEN bool_or(isfinite(queued_at)) THEN
+            greatest(extract(epoch FROM now() - min(queued_at) FILTER (WHERE isfinite(queued_at))), 0)::double precision END AS oldest
     FROM counted GROUP BY queue ORDER BY queue
 """
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from workerd.queue.quarantine import sifted
+
 if TYPE_CHECKING:
     from workerd.queue.database import Connection
 
@@ -35,4 +37,4 @@ async def move(connection: Connection) -> int:
     One lane a transaction: nobody holds the lock of one and waits for that of another.
     """
     moves = await connection.fetch(_PREFERRED, PATIENCE, timeout=LIMIT) + await connection.fetch(_AGED, timeout=LIMIT)
-    return sum([await connection.fetchval(_MOVE, *each, ROWS, timeout=LIMIT) for each in moves])
+    return sum([row[0] for each in moves for row in await sifted(connection, _MOVE, *each, ROWS, timeout=LIMIT)])

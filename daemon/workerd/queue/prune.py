@@ -18,10 +18,13 @@ _MISSING = """
         FROM unnest($1::float8[]) ttl, generate_series(1, 3) ahead
         EXCEPT SELECT day FROM workerd.history_day)
 """
-_EXPIRED = "SELECT day FROM workerd.history_day WHERE day < (now() AT TIME ZONE 'UTC')::date ORDER BY day"
+_EXPIRED = (
+    "SELECT day FROM workerd.history_day WHERE day < (now() AT TIME ZONE 'UTC')::date AND isfinite(day) ORDER BY day"
+)
 _REMNANTS = """
     WITH old_nodes AS (DELETE FROM workerd.node n WHERE n.dead_at < now() - make_interval(secs => $1)
         AND NOT EXISTS (SELECT FROM workerd.lease l WHERE l.node = n.id)),
+    old_quarantined AS (DELETE FROM workerd.quarantined WHERE at < now() - make_interval(secs => $1)),
     old_orders AS (DELETE FROM workerd.node_order WHERE ordered_at < now() - interval '1 day'),
     old_tallies AS (DELETE FROM workerd.tally WHERE slot < now() - make_interval(secs => $1))
     DELETE FROM workerd.progress p WHERE NOT EXISTS (SELECT FROM workerd.ready r WHERE r.id = p.id)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from workerd.queue.quarantine import sifted
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -96,6 +98,5 @@ class Rescued:
 
 async def rescue(connection: Connection, max_crashes: int, ttl: float) -> list[Rescued]:
     """Take back the jobs of every lease whose node does not live; up to 100 leases a call."""
-    return [
-        Rescued(*row) for row in await connection.fetch("SELECT * FROM workerd.rescue(100, $1, $2)", max_crashes, ttl)
-    ]
+    rows = await sifted(connection, "SELECT * FROM workerd.rescue(100, $1, $2)", max_crashes, ttl)
+    return [Rescued(*row) for row in rows]

@@ -31,7 +31,7 @@ GRANT INSERT (id, event, payload) ON workerd.signal TO {prefix}_enqueue;
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     workerd.ready, workerd.scheduled, workerd.lease, workerd.key, workerd.progress, workerd.step, workerd.awaited, workerd.signal,
     workerd.job_log, workerd.tally, workerd.node, workerd.node_order, workerd.dependency, workerd.unlooked, workerd.slot, workerd.bucket,
-    workerd.turn, workerd.schedule, workerd.sample
+    workerd.turn, workerd.schedule, workerd.sample, workerd.quarantined
 TO {prefix}_work;
 GRANT SELECT, INSERT, DELETE, UPDATE ON workerd.limits TO {prefix}_work;
 GRANT UPDATE (limited) ON workerd.lane TO {prefix}_work;
@@ -67,5 +67,5 @@ GRANT SELECT ON
     workerd.queue, workerd.task, workerd.key, workerd.progress, workerd.step, workerd.awaited, workerd.signal, workerd.job_log,
     workerd.tally, workerd.node, workerd.node_order, workerd.dependency, workerd.unlooked, workerd.slot, workerd.bucket, workerd.turn,
     workerd.limits, workerd.limit_in_force, workerd.schedule, workerd.job_running, workerd.job_queued, workerd.job_waiting, workerd.job_ended,
-    workerd.audit, workerd.sample
+    workerd.audit, workerd.sample, workerd.quarantined
 TO {prefix}_read;

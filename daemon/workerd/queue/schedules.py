@@ -25,10 +25,16 @@ SCHEDULES = 100  # that are served at once
 
 _DUE = """
     SELECT name, kind, rule, tz, catch_up, next_at, updated_at, clock_timestamp() AS now FROM workerd.schedule
-    WHERE paused_at IS NULL AND next_at <= clock_timestamp() ORDER BY next_at LIMIT $1
+    WHERE paused_at IS NULL AND next_at <= clock_timestamp() AND name <> ALL ($2) ORDER BY next_at LIMIT $1
 """
+_DUE_NAMES = """
+    SELECT name FROM workerd.schedule
+    WHERE paused_at IS NULL AND next_at <= clock_timestamp() AND name <> ALL ($2) ORDER BY next_at LIMIT $1
+"""
+_DUE_ONE = "SELECT name, kind, rule, tz, catch_up, next_at, updated_at, clock_timestamp() AS now FROM workerd.schedule WHERE name = $1"
 _SOONEST = (
-    "SELECT extract(epoch FROM min(next_at) - clock_timestamp())::float8 FROM workerd.schedule WHERE paused_at IS NULL"
+    "SELECT extract(epoch FROM min(next_at) - clock_timestamp())::float8 FROM workerd.schedule"
+    " WHERE paused_at IS NULL AND isfinite(next_at)"
 )
 _FIRE = "SELECT workerd.fire($1, $2, $3, $4, $5)"
 # In this order: nobody moves on what is locked, and the clock is read when it is.
@@ -56,10 +62,21 @@ _DECLARED = "SELECT name, declaration FROM workerd.schedule WHERE declaration IS
 _WAKE = "SELECT workerd.wake_leader()"
 
 
-async def due(connection: AnyConnection) -> list[asyncpg.Record]:
-    """The schedules that are due, the most overdue first."""
-    rows: list[asyncpg.Record] = await connection.fetch(_DUE, SCHEDULES)
+async def due(connection: AnyConnection, resting: Iterable[str] = ()) -> list[asyncpg.Record]:
+    """The schedules that are due but for those that rest, the most overdue first. Raises ValueError where a time cannot be read."""
+    rows: list[asyncpg.Record] = await connection.fetch(_DUE, SCHEDULES, list(resting))
     return rows
+
+
+async def due_names(connection: AnyConnection, resting: Iterable[str]) -> list[str]:
+    """Their names, which can always be read."""
+    return [row["name"] for row in await connection.fetch(_DUE_NAMES, SCHEDULES, list(resting))]
+
+
+async def due_one(connection: AnyConnection, name: str) -> asyncpg.Record | None:
+    """One of them. Raises ValueError where it has a time that cannot be read."""
+    row: asyncpg.Record | None = await connection.fetchrow(_DUE_ONE, name)
+    return row
 
 
 async def fire(connection: AnyConnection, row: asyncpg.Record) -> int:

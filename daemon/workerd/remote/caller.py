@@ -11,7 +11,16 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from workerd import __version__
-from workerd.errors import JobError, LaneLocked, ManagerError, NodeDead, NotFound, TaskError, TokenRefused
+from workerd.errors import (
+    JobError,
+    LaneLocked,
+    ManagerError,
+    NodeDead,
+    NotFound,
+    RequestRefused,
+    TaskError,
+    TokenRefused,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -22,7 +31,9 @@ LIMIT = 15.0  # seconds for an answer
 CONNECT_LIMIT = 5.0  # seconds to connect
 THROTTLED = 5  # times that a request is sent again when there were too many
 
-_REFUSALS: dict[int, type[Exception]] = {401: TokenRefused, 403: TokenRefused, 410: NodeDead, 423: LaneLocked}
+_REFUSALS: dict[int, type[Exception]] = {
+    401: TokenRefused, 403: TokenRefused, 410: NodeDead, 413: RequestRefused, 422: RequestRefused, 423: LaneLocked,
+}  # fmt: skip
 _OF_JOBS: dict[int, type[Exception]] = {
     404: NotFound,
     409: JobError,
@@ -135,4 +146,4 @@ class Caller:
         kind = known.get(response.status_code)
         if kind is None:
             return ManagerError(f"the manager at {address} answers {response.status_code}: {detail}")
-        return kind(f"the manager at {address}: {detail}" if kind is TokenRefused else detail)
+        return kind(f"the manager at {address}: {detail}" if issubclass(kind, ManagerError) else detail)

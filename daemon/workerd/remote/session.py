@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
+from pydantic import ValidationError
 
-from workerd.errors import DatabaseError, ManagerError, NodeDead
+from workerd.codec import storable
+from workerd.errors import DatabaseError, ManagerError, NodeDead, RequestRefused
+from workerd.outcomes import Outcome
 from workerd.queue.finish import Lease
 from workerd.queue.lane import Lane
 from workerd.queue.orders import Order
+from workerd.queue.quarantine import isolate, refused
 from workerd.remote import wire, words
 
 if TYPE_CHECKING:
@@ -25,6 +31,12 @@ if TYPE_CHECKING:
     from workerd.remote.caller import Caller
 
 POLL = 20.0  # seconds that the manager may keep a question for notices
+MAX_REASON = 16_000  # characters
+KEPT = 30 * 86400.0  # seconds for which a job is kept whose end was refused
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class HttpSession:
@@ -55,12 +67,21 @@ class HttpSession:
 
     async def cycle(self, node: int, ended: Sequence[Finished], wanted: Wanted) -> tuple[list[bool], Answer]:
         *first, last = wire.portions(ended)
-        held = [mine for portion in first for mine in await self._finish(node, portion)]
-        told: words.Claims = await self._ask("POST", node, "claim", wire.claim_words(wanted, last), words.Claims)
+        held = await self.write(node, [end for portion in first for end in portion])
+        try:
+            told: words.Claims = await self._ask(
+                "POST", node, "claim", _said(wire.claim_words, wanted, last), words.Claims
+            )
+        except RequestRefused:
+            if not last:
+                raise
+            held += await self.write(node, last)
+            told = await self._ask("POST", node, "claim", wire.claim_words(wanted, []), words.Claims)
         return held + told.held, wire.answer(node, wanted, told)
 
-    async def write(self, node: int, ended: list[Finished]) -> list[bool]:
-        return [mine for portion in wire.portions(ended) for mine in await self._finish(node, portion)]
+    async def write(self, node: int, ended: Sequence[Finished]) -> list[bool]:
+        finish, alone = partial(self._finish, node), partial(self._fail, node)
+        return [mine for portion in wire.portions(ended) for mine in await isolate(portion, finish, alone)]
 
     async def leases(self, node: int) -> list[Lease]:
         found: list[words.LeaseWords] = await self._ask("GET", node, "leases", None, list[words.LeaseWords])
@@ -80,10 +101,17 @@ class HttpSession:
         told = [wire.tally_words(task, queue, each).model_dump() for (task, queue), each in tallies.items()]
         await self._asked(self._caller.ask_raw("POST", f"/api/v1/nodes/{node}/tallies", orjson.dumps(told), None))
 
-    async def _finish(self, node: int, ended: list[Finished]) -> list[bool]:
-        finish = words.Finish(ends=[wire.end_words(end) for end in ended])
+    async def _finish(self, node: int, ended: Sequence[Finished]) -> list[bool]:
+        finish = _said(wire.finish_words, ended)
         done: words.FinishDone = await self._ask("POST", node, "finish", finish, words.FinishDone)
         return done.held
+
+    async def _fail(self, node: int, end: Finished, error: Exception) -> bool:
+        """Write an end that was refused as a failure."""
+        reason = storable(refused(end, error))[:MAX_REASON]
+        log.error("job %s (%s): %s", end.job.id, end.job.task, reason)
+        end.outcome, end.ttl, end.progress, end.lines = Outcome("failed", error=reason), KEPT, None, None
+        return (await self._finish(node, [end]))[0]
 
     async def _ask(self, method: str, node: int, what: str, body: Any = None, kind: Any = None) -> Any:
         return await self._asked(self._caller.ask(method, f"/api/v1/nodes/{node}/{what}", body, kind))
@@ -113,6 +141,15 @@ class HttpSession:
         except DatabaseError:
             self.is_closed = True
             lost()
+
+
+def _said(make: Callable[..., T], *arguments: object) -> T:
+    """What a request is to carry. Raises RequestRefused for what no manager would take."""
+    try:
+        return make(*arguments)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RequestRefused(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 class HttpPresence:

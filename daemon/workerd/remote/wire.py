@@ -114,6 +114,10 @@ def end_words(end: Finished) -> words.End:
     )  # fmt: skip
 
 
+def finish_words(ended: Sequence[Finished]) -> words.Finish:
+    return words.Finish(ends=[end_words(end) for end in ended])
+
+
 def finished(node: int, end: words.End) -> Finished:
     outcome = Outcome(end.outcome, end.result, end.error, end.delay)
     return Finished(

@@ -34,7 +34,8 @@ SERVER: Mapping[str, Look] = {
 SCHEMA: Mapping[str, Look] = {"schema": schema.version}
 QUEUE: Mapping[str, Look] = {
     "role": schema.role, "drift": schema.drift, "indexes": schema.indexes, "vacuum": sessions.vacuum, "nodes": fleet.nodes,
-    "leader": fleet.leader, "queues": fleet.queues, "waiting": fleet.untaken, "errors": errors.errors,
+    "leader": fleet.leader, "queues": fleet.queues, "waiting": fleet.untaken, "quarantine": fleet.quarantined,
+    "errors": errors.errors,
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from workerctl.doctor.finding import Finding, counted, ok, problem, warning
 from workerctl.doctor.sessions import age
-from workerd.queue import inspect, waiting
+from workerd.queue import inspect, quarantine, waiting
 
 if TYPE_CHECKING:
     from typing import Any
@@ -85,6 +85,18 @@ async def untaken(ground: Ground) -> list[Finding]:
         return []  # which `nodes` tells
     found = await waiting.untaken(ground.connection)
     return [_untaken(each) for each in found[:SHOWN]] or [ok("waiting", "each job has a node that takes it")]
+
+
+async def quarantined(ground: Ground) -> list[Finding]:
+    """Jobs that were failed for what their rows or ends held."""
+    found = await quarantine.recent(ground.connection)
+    if not found:
+        return [ok("quarantine", "no job within the last day")]
+    newest = found[0]
+    told = f"{counted(len(found), 'job')} failed within the last day for what could not be processed"
+    told = f"{told}, such as {newest.id} ({newest.task}): {newest.reason.splitlines()[0]}"
+    advice = f"run `workerctl jobs show {newest.id}`, mend what enqueues or returns it, then `workerctl jobs retry`"
+    return [warning("quarantine", told, advice)]
 
 
 def _untaken(each: Untaken) -> Finding:

@@ -143,6 +143,9 @@ class _Collector:
         dead_rows = GaugeMetricFamily("workerd_dead_rows", "Row versions to be vacuumed", labels=("table",))
         transaction = GaugeMetricFamily("workerd_oldest_transaction_seconds", "Age of the oldest open transaction")
         snapshot = GaugeMetricFamily("workerd_oldest_snapshot_seconds", "Age of the oldest one that keeps dead rows")
+        quarantined = GaugeMetricFamily(
+            "workerd_jobs_quarantined", "Jobs that were refused and failed for it, of the last day"
+        )
         if (found := self._census.condition) is not None:
             for state, count in found.nodes.items():
                 nodes.add_metric((state,), count)
@@ -150,7 +153,8 @@ class _Collector:
                 dead_rows.add_metric((table,), count)
             transaction.add_metric((), found.oldest_transaction)
             snapshot.add_metric((), found.oldest_snapshot)
-        yield from (nodes, dead_rows, transaction, snapshot)
+            quarantined.add_metric((), found.quarantined)
+        yield from (nodes, dead_rows, transaction, snapshot, quarantined)
 
 
 def _disk(directory: Path) -> Any:

@@ -32,7 +32,10 @@ class End(Held):
     outcome: Literal["succeeded", "failed", "cancelled", "retry", "snooze", "returned"]
     result: Json | None = None
     error: Line | None = None
-    delay: Seconds | None = Field(None, description="Until the next attempt, of retry and snooze.")
+    delay: Seconds | None = Field(
+        None,
+        description="Until the next attempt, of retry and snooze; by default a minute, doubled with each failure up to 1 h.",
+    )
     ago: Seconds = 0.0
     ran: Seconds = 0.0
     ttl: Seconds = 604800.0
