@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests import handlers
 from tests.support import InProcess, until, until_state
 from workerd.maintenance.scheduler import Scheduler
 from workerd.outcomes import Outcome
-from workerd.queue import admit, ends, move, rescue, stage
+from workerd.queue import admit, ends, move, rescue, stage, tokens
 from workerd.queue.claim import BEGINNING, Claimed, Wanted, claim
 from workerd.queue.condition import condition
 from workerd.queue.cycle import cycle
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from tests.manager_process import ManagerProcess
     from tests.support import Ctl
     from workerd import Queue
     from workerd.settings import Settings
@@ -34,7 +36,8 @@ ENTER_NODE = """
     INSERT INTO workerd.node (id, name, pid, version, locked, tasks, queues, workers)
     VALUES ($1, 'a', 1, '0', false, '{}', '{}', 1)
 """
-DEEP = '{"trace": ' * 3000 + "1" + "}" * 3000
+DEEP = '{"trace": ' * 300 + "1" + "}" * 300  # which the library reads, but the words of the wire do not
+DEEPER = '{"trace": ' * 3000 + "1" + "}" * 3000
 
 # Rows that no enqueue makes, planted into the tables: as a claim, a stage or a finish meets them.
 READY = {
@@ -44,7 +47,8 @@ READY = {
     "a deadline of null": {"options": '{"deadline": [null]}'},
     "options that are a text": {"options": '"x"'},
     "options that are a list": {"options": "[1]"},
-    "options that are nested too deeply": {"options": DEEP},
+    "options that are nested deeply": {"options": DEEP},
+    "options that are nested too deeply": {"options": DEEPER},
     "a trace of another shape": {"options": '{"trace": 7}'},
     "queued at infinity": {"queued_at": "infinity"},
     "queued before all time": {"queued_at": "-infinity"},
@@ -400,3 +404,49 @@ async def test_doctor_and_metrics_count_them(ctl: Ctl, db: DB) -> None:
     [found] = [each for each in findings if each["check"] == "quarantine"]
     assert found["level"] == "warning"
     assert "1 (echo): its run_at is infinite" in found["found"]
+
+
+HTTP_ENDS: list[tuple[dict[str, Any], str]] = [
+    ({"outcome": "retry", "error": "no disk"}, "scheduled"),
+    ({"outcome": "snooze"}, "scheduled"),
+    ({"outcome": "retry", "delay": None}, "scheduled"),
+    ({"outcome": "failed", "ttl": 0}, "failed"),
+    ({"outcome": "succeeded", "result": "{bad"}, "failed"),
+    ({"outcome": "succeeded", "result": '{"a": "\\u0000"}'}, "failed"),
+    ({"outcome": "succeeded", "result": "[" * 20_000 + "]" * 20_000}, "failed"),
+    ({"outcome": "succeeded", "error": "no error of a success"}, "succeeded"),
+    ({"outcome": "succeeded", "result": '"fine"'}, "succeeded"),
+]
+
+
+@pytest.mark.parametrize("path", ["finish", "claim"])
+async def test_an_end_by_http_leaves_no_job_in_no_table(
+    manager: ManagerProcess, queue: Queue, db: DB, path: str
+) -> None:
+    token = await tokens.create(db, "one", ["work"])
+    jobs = await queue.enqueue_many("echo", [{}] * len(HTTP_ENDS))
+    async with manager.client(token) as client:
+        entered = await client.post("/api/v1/nodes", json={"name": "elsewhere", "tasks": [{"name": "echo"}]})
+        node = f"/api/v1/nodes/{entered.json()['id']}"
+        claimed = (await client.post(f"{node}/claim", json={"batch": 20})).json()
+        ends_told = [
+            {"n": claimed["n"], "pos": job["pos"], "id": job["id"], **end}
+            for job, (end, _) in zip(claimed["jobs"], HTTP_ENDS, strict=True)
+        ]
+        told = await client.post(f"{node}/{path}", json={"ends": ends_told})
+        assert (told.status_code, told.json()["held"]) == (200, [True] * len(HTTP_ENDS))
+    found = {row["id"]: row["state"] for row in await db.fetch("SELECT id, state FROM workerd.job")}
+    assert [found[job] for job in jobs] == [state for _, state in HTTP_ENDS]
+
+
+async def test_a_node_without_a_database_fails_alone_what_its_manager_refuses(
+    remote: Settings, queue: Queue, db: DB
+) -> None:
+    async with InProcess(remote):
+        bad = [await queue.enqueue("ends_with", {"kind": kind}) for kind in handlers.BAD_DELAYS if kind != "no delay"]
+        good = [await queue.enqueue("echo", {"value": n}) for n in range(5)]
+        for job in good:
+            await until_state(db, job, "succeeded")
+        for job in bad:
+            assert "cannot be written" in (await until_state(db, job, "failed"))["error"]
+        assert not await db.fetchval("SELECT count(*) FROM workerd.lease")

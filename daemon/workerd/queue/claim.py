@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from workerd.errors import LaneLocked, NodeDead
+from workerd import codec
+from workerd.errors import LaneLocked, NodeDead, PayloadError
 from workerd.queue import quarantine
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 BEGINNING = -(2**63)  # below every ticket
 NODE_DEAD = "WD001"  # the SQLSTATE of that refusal
 TRIES = 100  # of a claim that is refused
+UNREADABLE = (ValueError, TypeError, ArithmeticError, RecursionError, PayloadError)  # of what a claimed row holds
 MAX_BATCH = 500  # more scattered tickets would bloat the lease row
 
 _CLAIM = "SELECT * FROM workerd.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
@@ -110,11 +112,11 @@ async def _claim_before_refused(
     """Claim what lies before the job that a claim was refused for; that one is quarantined where it is the first. So nothing is skipped."""
     batch = min(wanted.batch, MAX_BATCH)
     for _ in range(TRIES):
-        if batch > 1:
-            batch //= 2
-        else:
-            await quarantine.told(connection, _QUARANTINE_NEXT, node, *wanted.arguments)
         try:
+            if batch > 1:
+                batch //= 2
+            else:
+                await quarantine.told(connection, _QUARANTINE_NEXT, node, *wanted.arguments)
             return await connection.fetchrow(_CLAIM, node, *replace(wanted, batch=batch).arguments)
         except asyncpg.PostgresError as again:
             if not _is_of_a_row(again):
@@ -151,7 +153,7 @@ async def read(connection: AnyConnection, node: int, wanted: Wanted, row: asyncp
         if row["marks"] is not None:
             _mark(jobs, json.loads(row["marks"]))
         readable = math.isfinite(sum(row["waited"]))
-    except (ValueError, TypeError, ArithmeticError, RecursionError):
+    except UNREADABLE:
         readable = False
     if not readable:
         jobs = await _readable(connection, jobs, row["marks"])
@@ -161,7 +163,7 @@ async def read(connection: AnyConnection, node: int, wanted: Wanted, row: asyncp
 
 
 def _mark(jobs: list[Claimed], marks: list[Any]) -> None:
-    """Set what is not as in a first attempt. Raises ValueError or TypeError for options of another shape than ours."""
+    """Set what is not as in a first attempt. Raises one of UNREADABLE."""
     by_pos = {job.pos: job for job in jobs}
     for pos, spent, *rest in marks:
         job = by_pos.get(pos)
@@ -171,8 +173,14 @@ def _mark(jobs: list[Claimed], marks: list[Any]) -> None:
             if asked:
                 job.options, left = asked
                 job.start_by = None if left is None else monotonic() + left
-                if not isinstance(job.options, dict) or not isinstance(job.options.get("trace", {}), dict):
-                    raise ValueError("its options are not a JSON object as an enqueue makes it")
+                _check(job.options)
+
+
+def _check(options: Any) -> None:
+    """Raise ValueError or PayloadError for options that are not as an enqueue makes them, or which a manager could not pass on."""
+    if not isinstance(options, dict) or not isinstance(options.get("trace", {}), dict):
+        raise ValueError("its options are not a JSON object as an enqueue makes it")  # noqa: TRY004 - of a value in a row
+    codec.dumps(options, "the value of its options")
 
 
 async def _readable(connection: AnyConnection, jobs: list[Claimed], marks: str | None) -> list[Claimed]:
@@ -187,7 +195,7 @@ async def _readable(connection: AnyConnection, jobs: list[Claimed], marks: str |
             if job.pos in texts:
                 _mark([job], [json.loads(texts[job.pos])])
             found.append(job)
-        except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+        except UNREADABLE as error:
             await quarantine.held(connection, job, f"it cannot be started: {error}")
     return found
 
