@@ -378,7 +378,6 @@ async def plant_kind(db: DB, kind: str, number: int) -> None:
         await plant(db, "ready", number, task="ends_with", payload=json.dumps({"kind": kind}))
 
 
-@pytest.mark.long
 async def test_forty_planted_rows_among_2000_jobs_fail_and_nothing_else_does(
     settings: Settings, tmp_path: Path, queue: Queue, db: DB
 ) -> None:
