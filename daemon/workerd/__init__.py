@@ -10,7 +10,16 @@ if TYPE_CHECKING:
     from workerd.around import middleware
     from workerd.asked import After
     from workerd.ended import Ended, on_end
-    from workerd.errors import JobError, JobFailed, PayloadError, TaskError, WorkerdError
+    from workerd.errors import (
+        DatabaseError,
+        JobError,
+        JobFailed,
+        PayloadError,
+        TaskError,
+        TransactionConflict,
+        WorkerdError,
+        WriteUnknown,
+    )
     from workerd.job import Job
     from workerd.lifecycle import on_shutdown, on_startup
     from workerd.outcomes import Discard, RetryAfter, Snooze
@@ -26,6 +35,7 @@ _HOME = {
     "After": "workerd.asked",
     "Batch": "workerd.queue.flow",
     "Call": "workerd.queue.flow",
+    "DatabaseError": "workerd.errors",
     "Discard": "workerd.outcomes",
     "Ended": "workerd.ended",
     "Job": "workerd.job",
@@ -41,7 +51,9 @@ _HOME = {
     "SyncQueue": "workerd.queue.sync_client",
     "Task": "workerd.tasks",
     "TaskError": "workerd.errors",
+    "TransactionConflict": "workerd.errors",
     "WorkerdError": "workerd.errors",
+    "WriteUnknown": "workerd.errors",
     "middleware": "workerd.around",
     "on_end": "workerd.ended",
     "on_shutdown": "workerd.lifecycle",
@@ -56,6 +68,7 @@ __all__ = [
     "After",
     "Batch",
     "Call",
+    "DatabaseError",
     "Discard",
     "Ended",
     "Job",
@@ -71,7 +84,9 @@ __all__ = [
     "SyncQueue",
     "Task",
     "TaskError",
+    "TransactionConflict",
     "WorkerdError",
+    "WriteUnknown",
     "__version__",
     "middleware",
     "on_end",

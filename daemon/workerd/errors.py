@@ -19,6 +19,21 @@ class DatabaseError(WorkerdError):
     """The database cannot be reached or refuses to serve."""
 
 
+class WriteUnknown(DatabaseError):
+    """The connection was lost before the answer came, for this `reason`: what was asked may have been written, or not."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"it is not known whether this was written, the connection was lost before the answer: {reason} "
+            "(look for the job before you enqueue it again, or give it a key)"
+        )
+        self.reason = reason
+
+
+class TransactionConflict(DatabaseError):
+    """Two transactions hindered each other, and this one was rolled back: it can be run again."""
+
+
 class SchemaError(DatabaseError):
     """The schema in the database does not fit this program."""
 

@@ -1,4 +1,7 @@
-"""pytest fixtures; pytest finds them by itself. Whatever is not needed by tests that use none is imported when one is used."""
+"""pytest fixtures, and a guard against tests that enqueue where the settings lead to; pytest finds them by itself.
+
+Whatever is not needed by tests that use none is imported when one is used.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,19 @@ from uuid import uuid4
 
 import pytest
 
+from workerd.errors import ConfigError
+from workerd.queue import configured
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from workerd import Queue
+    from workerd.settings import Settings
 
+USE_SETTINGS = "workerd_use_settings"  # a marker, and an option of the ini file
+MAY = "tests may use the queue that the settings lead to, such as DATABASE_URL"
+
+_made: set[str] = set()  # the addresses of databases of tests
 
 try:
     import pytest_asyncio
@@ -25,6 +36,47 @@ try:
     asynchronous_fixture: Any = pytest_asyncio.fixture
 except ImportError:  # another plugin, such as anyio's, runs asynchronous fixtures
     asynchronous_fixture = pytest.fixture
+
+
+class Guard:
+    """Refuses the queue of the settings to tests that have not asked for it: it may be the one of production."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._always: bool = config.getini(USE_SETTINGS)
+        self._marked = False  # the test that runs is
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self._marked = item.get_closest_marker(USE_SETTINGS) is not None
+        try:
+            return (yield)
+        finally:
+            self._marked = False
+
+    def __call__(self, settings: Settings) -> None:
+        """Raise ConfigError unless these settings may be used."""
+        if self._always or self._marked or settings.database_url in _made:
+            return
+        from workerd.queue.database import location
+
+        url = settings.database_url
+        where = "the embedded database" if url is None else f"DATABASE_URL, {location(url)}"
+        raise ConfigError(
+            f"this test would use the queue of the settings ({where}): take the fixture workerd_queue, or ask for that one by "
+            f"@pytest.mark.{USE_SETTINGS}, or for all tests by {USE_SETTINGS} = true in pytest's ini file"
+        )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini(USE_SETTINGS, MAY, type="bool", default=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"{USE_SETTINGS}: {MAY}")
+    guard = Guard(config)
+    config.pluginmanager.register(guard, "workerd guard")
+    configured.guards.append(guard)
+    config.add_cleanup(lambda: configured.guards.remove(guard))
 
 
 @pytest.fixture(scope="session")
@@ -62,24 +114,28 @@ def workerd_database(workerd_server: str, workerd_template: str) -> Iterator[str
     """The address of a fresh database with the schema, dropped after the test."""
     name = f"workerd_test_{uuid4().hex}"
     asyncio.run(_do(workerd_server, f"CREATE DATABASE {name} TEMPLATE {workerd_template}"))
+    address = _address(workerd_server, name)
+    _made.add(address)
     try:
-        yield _address(workerd_server, name)
+        yield address
     finally:
+        _made.discard(address)
         asyncio.run(_do(workerd_server, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @asynchronous_fixture  # type: ignore[untyped-decorator]  # the one or the other
 async def workerd_queue(workerd_database: str) -> AsyncIterator[Queue]:
-    """A queue on a fresh database; `task.enqueue` without a connection reaches it too."""
+    """A queue on a fresh database; `task.enqueue` and `task.enqueue_sync` without a connection reach it too."""
     from workerd import Queue
-    from workerd.queue import client
+    from workerd.queue import default_queue, sync_client
 
     async with Queue.connect(workerd_database) as queue:
-        before = client.set_default(queue)
+        before = default_queue.set_default(queue)
         try:
             yield queue
         finally:
-            client.set_default(before)
+            default_queue.set_default(before)
+            sync_client.close_default()
 
 
 def _address(server: str, database: str) -> str:

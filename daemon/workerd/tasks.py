@@ -106,12 +106,12 @@ class Task(Generic[P, R]):
     async def enqueue(self: Takes4[A, B, C, D], a: A, b: B, c: C, d: D, /, *more: Any, **named: Any) -> int: ...
     async def enqueue(self, *args: Any, **kwargs: Any) -> int:  # type: ignore[misc]  # a task is what the overloads take it for
         """Enqueue a call with these arguments and return the job's id; options as in `Queue.enqueue`."""
-        from workerd.queue import client
+        from workerd.queue import client, default_queue
 
         payload, options = self._call(args, kwargs)
         if options.get("connection") is not None:
             return await client.enqueue_in(self, payload, **options)
-        return await (await client.default()).enqueue(self, payload, **options)
+        return await (await default_queue.default()).enqueue(self, payload, **options)
 
     @overload
     def enqueue_sync(
@@ -145,9 +145,9 @@ class Task(Generic[P, R]):
 
     async def enqueue_many(self, payloads: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
         """Enqueue one job for each payload (a mapping of argument names); options as in `Queue.enqueue_many`."""
-        from workerd.queue import client
+        from workerd.queue import default_queue
 
-        home = await client.default()
+        home = await default_queue.default()
         return await home.enqueue_many(self, [self.arguments.bind(**p) for p in payloads], **options)
 
 

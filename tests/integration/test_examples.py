@@ -23,7 +23,7 @@ from tests.support import ROOT, InProcess, until, until_state
 from workerd.around import registry as middlewares
 from workerd.ended import listeners
 from workerd.lifecycle import shutdowns, startups
-from workerd.queue import client
+from workerd.queue import default_queue
 from workerd.tasks import registry
 
 if TYPE_CHECKING:
@@ -165,11 +165,11 @@ async def test_tasks(settings: Settings, queue: Queue, dsn: str, db: DB) -> None
     body = textwrap.indent(block, "    ")
     exec(f"async def enqueue():\n{body}    return result", names)  # noqa: S102 - our own pages
     async with InProcess(settings):
-        client.set_default(queue)
+        default_queue.set_default(queue)
         try:
             assert await names["enqueue"]() == {"path": "a.pdf"}
         finally:
-            client.set_default(None)
+            default_queue.set_default(None)
     assert await db.fetchval("SELECT count(*) FROM workerd.task_queue WHERE task_type = 'process_email'") == 1
 
 
@@ -195,7 +195,7 @@ async def test_coming_from(settings: Settings, queue: Queue, db: DB, dsn: str) -
     assert bullmq["resize"].name == "resize"
     by_sql, moving = examples("coming-from.md", "sql")
     async with InProcess(settings):
-        before = client.set_default(queue)
+        before = default_queue.set_default(queue)
         try:
             waits = await celery["remind"]()
             assert (await until_state(db, waits, "scheduled"))["priority"] == 5
@@ -206,7 +206,7 @@ async def test_coming_from(settings: Settings, queue: Queue, db: DB, dsn: str) -
             later = await procrastinate["later"]()
             assert await procrastinate["later"]() == later
         finally:
-            client.set_default(before)
+            default_queue.set_default(before)
         await until_state(db, await db.fetchval(by_sql), "succeeded")
         old = [{"id": "a1", "task": "total", "payload": {"a": 1, "b": 2}, "run_at": "2030-01-01T00:00:00+00:00"}]
         assert await carry["carry_over"](queue, old) == await carry["carry_over"](queue, old)

@@ -13,7 +13,7 @@ import pytest
 from tests.examples import examples
 from tests.support import state_of
 from workerd import Job, task, testing
-from workerd.queue import client
+from workerd.queue import default_queue
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,13 +114,13 @@ async def test_what_cannot_be_run_is_named_when_the_time_is_over(queue: Queue) -
 
 
 async def test_the_default_queue_is_what_it_was_after_a_drain(queue: Queue) -> None:
-    before = client.set_default(queue)
+    before = default_queue.set_default(queue)
     try:
         job = await parent.enqueue(5)
         assert [end.job_id for end in await testing.drain(queue)] == [job]
-        assert await client.default() is queue
+        assert await default_queue.default() is queue
     finally:
-        client.set_default(before)
+        default_queue.set_default(before)
 
 
 @pytest.mark.parametrize("embedded", [False, True])

@@ -16,7 +16,7 @@ from tests.handlers import echo
 from tests.integration.transactions import ASYNCHRONOUS, SYNCHRONOUS, insert, with_psycopg, with_psycopg_async
 from tests.support import InProcess
 from workerd import Call, Job, JobError, JobFailed, PayloadError, Queue, Retry, SyncQueue, TaskError, task
-from workerd.queue import client
+from workerd.queue import default_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -210,6 +210,7 @@ def test_a_synchronous_queue_does_what_the_other_one_does(dsn: str, sync_queue: 
     assert len(sync_queue.chain(Call("echo"), Call("echo"))) == 2
 
 
+@pytest.mark.workerd_use_settings
 def test_a_task_finds_the_queue_of_the_settings_without_a_loop(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from workerd.queue import sync_client
 
@@ -276,6 +277,6 @@ def test_no_queue_is_opened_for_a_connection_of_the_caller(dsn: str, monkeypatch
     from workerd.queue import sync_client
 
     monkeypatch.setattr(sync_client, "default", None)
-    monkeypatch.setattr(client, "default", None)
+    monkeypatch.setattr(default_queue, "default", None)
     with with_psycopg(dsn) as connection:
         assert echo.enqueue_sync("x", connection=connection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from workerd.errors import JobError, NotFound
-from workerd.queue.enqueue import answered
+from workerd.queue.driver_errors import answered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Unpack
-
-import asyncpg
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from weakref import WeakSet
 
 from workerd import codec, trace
 from workerd.asked import asked
-from workerd.errors import DatabaseError, JobError, JobFailed, NotFound, TaskError
+from workerd.errors import JobError, JobFailed, NotFound, TaskError
 from workerd.queue import change as changes
 from workerd.queue import enqueue, producer, signals, transactions
 from workerd.queue import flow as flows
 from workerd.queue.coalesce import Coalescer
-from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, connect_options, explain, open_any
+from workerd.queue.configured import configured
+from workerd.queue.driver_errors import answered
+from workerd.queue.own_transaction import again, transaction
+from workerd.queue.pool import Pool, PoolOptions
 from workerd.units import Duration, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
     from types import TracebackType
-
-    from asyncpg.pool import PoolConnectionProxy
 
     from workerd.asked import Asks
     from workerd.job import AnyConnection, AnyTransaction
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from workerd.schedules import Schedule
     from workerd.tasks import Task
 
+R = TypeVar("R")
+
 FINAL = ("succeeded", "failed", "cancelled")
 FAILURE_TTL = 30 * 86400.0  # seconds that a job cancelled from here is kept
 
@@ -39,13 +43,30 @@ _OUTCOME = "SELECT status, result, error_message FROM workerd.task_queue WHERE i
 
 
 class Queue:
-    """A pool of connections to the database of the queue. Made by `Queue.connect`."""
+    """The client of a queue, for one event loop. Made by `Queue.connect`; a process that is forked opens connections of its own."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], acquire_timeout: float, dsn: str) -> None:
-        self.dsn = dsn
-        self._pool = pool
-        self._acquire_timeout = acquire_timeout
-        self._coalescer = Coalescer(self._acquire, pool.release)
+    def __init__(self, options: PoolOptions) -> None:
+        self.options = options
+        self._begin()
+        _queues.add(self)
+
+    def _begin(self) -> None:
+        self._pool = Pool(self.options)
+        self._coalescer = Coalescer(self._pool)
+
+    @property
+    def dsn(self) -> str:
+        """The address of the database."""
+        return self.options.dsn
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that it belongs to; None where it has not been used since the process was forked."""
+        return self._pool.loop
+
+    async def elsewhere(self) -> Queue:
+        """The same queue for the event loop that runs, with connections of its own."""
+        return await opened(self.options)
 
     @classmethod
     def connect(
@@ -70,36 +91,43 @@ class Queue:
         return Connecting(dsn, pool_size, acquire_timeout, idle_limit, pooled, name, claims)
 
     async def close(self) -> None:
-        """Close all connections, waiting for those in use."""
-        await self._coalescer.close()
+        """Write what is under way and close all connections, waiting for those in use; later calls raise DatabaseError."""
+        if self._pool.loop is asyncio.get_running_loop():
+            await self._coalescer.close()
         await self._pool.close()
 
     async def expire(self) -> None:
         """Let each connection be replaced before its next use: those there are may have died in silence."""
-        await self._pool.expire_connections()
+        await self._pool.expire()
 
     def terminate(self) -> None:
         """Drop all connections at once, also those in use."""
         self._pool.terminate()
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[AnyConnection]:
+    def connection(self) -> AbstractAsyncContextManager[AnyConnection]:
         """A connection of the pool. Raises DatabaseError when none is free in time or the database cannot be reached."""
-        acquired = await self._acquire()
-        try:
-            yield acquired
-        finally:
-            await self._pool.release(acquired)
+        return self._pool.connection()
 
-    async def _acquire(self) -> PoolConnectionProxy[asyncpg.Record]:
-        try:
-            return await self._pool.acquire(timeout=self._acquire_timeout)
-        except TimeoutError as error:
-            raise DatabaseError(
-                f"no database connection was free within {self._acquire_timeout:g} s: raise DATABASE_POOL_SIZE"
-            ) from error
-        except CONNECTION_ERRORS as error:
-            raise DatabaseError(f"the database cannot be reached: {error}") from error
+    async def in_transaction(self, work: Callable[[AnyConnection], Awaitable[R]]) -> R:
+        """What `work` returns, done in a transaction of its own; again from its beginning where another transaction was in the way.
+
+        Raises WriteUnknown when the connection was lost while it was committed.
+        """
+
+        async def once() -> R:
+            async with self.connection() as own, transaction(own):
+                return await work(own)
+
+        return await again(once)
+
+    async def _own(self, work: Callable[[AnyConnection], Awaitable[R]]) -> R:
+        """What `work`, which is one statement or transaction, returns on a connection of the pool."""
+
+        async def once() -> R:
+            async with self.connection() as own:
+                return await work(own)
+
+        return await again(once)
 
     async def enqueue(
         self,
@@ -120,7 +148,8 @@ class Queue:
         `queue` and `priority` default to the task's. With `connection`, one of asyncpg, psycopg, SQLAlchemy or Django, the job exists when
         the caller's transaction commits.
         What few jobs need is in `workerd.asked.Asks`.
-        Raises PayloadError for arguments that are not JSON, too large or of a wrong type, TaskError for options that cannot be.
+        Raises PayloadError for arguments that are not JSON, too large or of a wrong type, TaskError for options that cannot be,
+        WriteUnknown when the connection was lost before the answer came, another DatabaseError when nothing was written.
         """
         if connection is not None:
             return await enqueue_in(
@@ -135,8 +164,7 @@ class Queue:
         return await self._enqueue(what, text, key)
 
     async def _enqueue(self, what: Options, payload: str, key: str | None) -> int:
-        async with self.connection() as own:
-            return await enqueue.one(own, what, payload, key)
+        return await self._own(lambda own: enqueue.one(own, what, payload, key))
 
     async def enqueue_many(
         self,
@@ -158,8 +186,7 @@ class Queue:
         async def write(what: Options) -> list[int]:
             if connection is not None:
                 return await transactions.enqueue_many(connection, what, texts)
-            async with self.connection() as own:
-                return await enqueue.many(own, what, texts)
+            return await self._own(lambda own: enqueue.many(own, what, texts))
 
         return await (write(what) if trace.current() is None else producer.traced(what, write, len(texts)))
 
@@ -174,8 +201,7 @@ class Queue:
         if connection is not None:
             await schedules.put(connection, name, task_name, when)
         else:
-            async with self.connection() as own:
-                await schedules.put(own, name, task_name, when)
+            await self._own(lambda own: answered(schedules.put(own, name, task_name, when)))
         return name
 
     async def flow(self, calls: Mapping[str, Call], *, connection: AnyTransaction | None = None) -> dict[str, int]:
@@ -185,15 +211,13 @@ class Queue:
         """
         if connection is not None:
             return await flows.flow(self, calls, connection)
-        async with self.connection() as own, own.transaction():
-            return await flows.flow(self, calls, own)
+        return await self.in_transaction(lambda own: flows.flow(self, calls, own))
 
     async def chain(self, *calls: Call, connection: AnyTransaction | None = None) -> list[int]:
         """Enqueue calls of which each waits for the one before, all or none; returns the ids of the jobs in this order."""
         if connection is not None:
             return await flows.chain(self, calls, connection)
-        async with self.connection() as own, own.transaction():
-            return await flows.chain(self, calls, own)
+        return await self.in_transaction(lambda own: flows.chain(self, calls, own))
 
     def batch(self, on_finished: Call | None = None) -> flows.Batch:
         """Jobs whose end is waited for together: `async with queue.batch(on_finished=Call("report")) as batch: …`."""
@@ -209,7 +233,7 @@ class Queue:
             wait = 0.01
             while True:
                 async with self.connection() as connection:
-                    row = await connection.fetchrow(_OUTCOME, job_id)
+                    row = await answered(connection.fetchrow(_OUTCOME, job_id))
                 if row is None:
                     raise NotFound(f"there is no job {job_id} (never enqueued, or its result is not kept any more)")
                 if row["status"] in FINAL:
@@ -239,9 +263,14 @@ class Queue:
         """
         what = enqueue.options("", queue, priority, delay, run_at, max_retries)
         text = None if payload is None else enqueue.payload_text(f"job {job_id}", payload)
-        async with self.connection() as own:
-            due = what.run_at if what.delay is None else await own.fetchval("SELECT now() + $1::interval", what.delay)
+
+        async def write(own: AnyConnection) -> str:
+            due = what.run_at
+            if what.delay is not None:
+                due = await answered(own.fetchval("SELECT now() + $1::interval", what.delay))
             return await changes.change(own, job_id, text, queue, priority, due, max_retries)
+
+        return await self._own(write)
 
     async def cancel(self, job_id: int) -> str:
         """Cancel a job, whatever it does; returns the state it was found in.
@@ -274,17 +303,12 @@ class Queue:
         unknown, PayloadError for a payload that is not JSON or too large.
         """
         text = codec.dumps(payload, f"the payload of {event}")
-        try:
-            if connection is not None:
-                return bool(await enqueue.answered(transactions.signal(connection, job_id, event, text)))
-            async with self.connection() as own:
-                return bool(await enqueue.answered(signals.send(own, job_id, event, text)))
-        except asyncpg.NoDataFoundError as error:
-            raise JobError(str(error)) from error
+        if connection is not None:
+            return await transactions.signal(connection, job_id, event, text)
+        return await self._own(lambda own: answered(signals.send(own, job_id, event, text)))
 
     async def _fetchval(self, sql: str, *args: Any) -> Any:
-        async with self.connection() as own:
-            return await enqueue.answered(own.fetchval(sql, *args))
+        return await self._own(lambda own: answered(own.fetchval(sql, *args)))
 
 
 async def enqueue_in(
@@ -336,11 +360,7 @@ class Connecting:
         name: str,
         claims: bool,
     ) -> None:
-        self._dsn = dsn
-        self._pool_size = pool_size
-        self._acquire_timeout = acquire_timeout
-        self._idle_limit = idle_limit
-        self._options = connect_options(name, pooled=pooled, claims=claims)
+        self._options = PoolOptions(dsn or "", pool_size, acquire_timeout, idle_limit, pooled, name, claims)
         self._queue: Queue | None = None
 
     def __await__(self) -> Generator[Any, None, Queue]:
@@ -357,39 +377,30 @@ class Connecting:
         await self._queue.close()
 
     async def _open(self) -> Queue:
-        dsn = self._dsn if self._dsn is not None else await asyncio.to_thread(_configured_dsn)
-        try:
-            pool = await asyncpg.create_pool(
-                dsn, connect=open_any, min_size=0, max_size=self._pool_size, command_timeout=COMMAND_TIMEOUT, timeout=10,
-                max_inactive_connection_lifetime=self._idle_limit, **self._options
-            )  # fmt: skip
-            async with pool.acquire():
-                pass
-        except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, OverflowError) as error:
-            raise DatabaseError(explain(dsn, error)) from error
-        return Queue(pool, self._acquire_timeout, dsn)
+        if self._options.dsn:
+            return await opened(self._options)
+        where = await asyncio.to_thread(configured)
+        pooled = self._options.pooled or where.pooled
+        return await opened(replace(self._options, dsn=where.url, pooled=pooled))
 
 
-_default: Queue | None = None
+async def opened(options: PoolOptions) -> Queue:
+    """The queue, which has been reached. Raises DatabaseError when it cannot be."""
+    queue = Queue(options)
+    await queue._pool.open()
+    return queue
 
 
-async def default() -> Queue:
-    """The queue that `task.enqueue` uses: the daemon's own, or one opened from the settings on first use."""
-    if _default is None:
-        set_default(await Queue.connect())
-    assert _default is not None
-    return _default
+_queues: WeakSet[Queue] = WeakSet()
+_left: list[Pool] = []  # of the parent, never to be collected: that would work on its sockets and its loop
 
 
-def set_default(queue: Queue | None) -> Queue | None:
-    """Make `queue` the one that `task.enqueue` uses in this process; returns the one that it was."""
-    global _default
-    before, _default = _default, queue
-    return before
+def _begin_again() -> None:
+    """In a forked child: each queue opens connections of its own when it is used."""
+    for queue in list(_queues):
+        _left.append(queue._pool)
+        if not queue._pool.closed:
+            queue._begin()
 
 
-def _configured_dsn() -> str:
-    from workerd.config import load
-    from workerd.locate import locate
-
-    return locate(load().settings).url
+os.register_at_fork(after_in_child=_begin_again)

@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from workerd.errors import PayloadError
+from workerd.errors import DatabaseError, PayloadError, TransactionConflict
 from workerd.queue.enqueue import Options, many, one
+from workerd.queue.own_transaction import again
+from workerd.queue.pool import CLOSED, OTHER_LOOP
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
-
-    from asyncpg.pool import PoolConnectionProxy
+    from collections.abc import Iterable
 
     from workerd.job import AnyConnection
-
-    Pooled = PoolConnectionProxy[asyncpg.Record]
-    Acquire = Callable[[], Awaitable[Pooled]]
-    Release = Callable[[Pooled], Awaitable[None]]
+    from workerd.queue.pool import Pool, Pooled
 
 BATCH = 999  # single enqueues that go into one statement at most
 LINGER = 0.05  # seconds that the connection is kept for the next call: taking it from the pool and back costs as much as an enqueue
@@ -31,46 +28,76 @@ Call = tuple[Options, str, "asyncio.Future[int]"]
 
 
 class Coalescer:
-    """Whoever comes first writes for all who have come meanwhile; each caller gets its own id or its own error."""
+    """Whoever comes first writes; who comes meanwhile is written by a task. Each caller gets its own id or its own error.
 
-    def __init__(self, acquire: Acquire, release: Release) -> None:
+    A caller that is cancelled leaves the others as they are: `_writing` is true exactly while somebody writes or `_writer` is going to.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: list[Call] = []
         self._writing = False
         self._crowd = False  # there were others when the last call was written
         self._writer: asyncio.Task[None] | None = None
-        self._kept = _Kept(acquire, release)
+        self._closed: asyncio.Future[None] | None = None  # done when nobody writes any more
+        self._kept = _Kept(pool)
 
     async def enqueue(self, what: Options, payload: str) -> int:
         """Enqueue a job without a key and return its id."""
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._check_loop(loop)
+        if self._closed is not None:
+            raise DatabaseError(CLOSED)
+        if not self._writing and not self._crowd:
+            return await self._alone(what, payload)
+        done: asyncio.Future[int] = loop.create_future()
         self._waiting.append((what, payload, done))
         if not self._writing:
-            self._writing = True
-            if self._crowd:
-                await asyncio.sleep(0)  # who calls in the same turn of the loop joins in
-            if len(self._waiting) == 1:
-                return await self._alone()
-            self._writer = asyncio.create_task(self._write(), name="enqueue")
+            self._start()  # with who calls in the same turn of the loop
         return await done
 
     async def close(self) -> None:
-        """Give the connection back, when what is under way has been written."""
-        if self._writer is not None:
-            await asyncio.wait([self._writer])
+        """Write what is under way, and give the connection back; later calls are refused."""
+        if self._closed is None:
+            self._closed = asyncio.get_running_loop().create_future()
+            if not self._writing:
+                self._closed.set_result(None)
+        await asyncio.wait([self._closed])
         await self._kept.let_go()
 
-    async def _alone(self) -> int:
+    def _check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """It belongs to the loop that uses it first. Raises DatabaseError in another one."""
+        if self._loop is not None or self._pool.loop not in (None, loop):
+            raise DatabaseError(OTHER_LOOP)
+        self._loop = loop
+
+    async def _alone(self, what: Options, payload: str) -> int:
         """Write one call in its own task."""
-        [(what, payload, _)], self._waiting = self._waiting, []
+        self._writing = True
         try:
             async with self._kept as connection:
-                return await one(connection, what, payload, None)
+                try:
+                    return await one(connection, what, payload, None)
+                except TransactionConflict:
+                    return await again(lambda: one(connection, what, payload, None))
         finally:
             self._crowd = bool(self._waiting)
-            if self._crowd:
-                self._writer = asyncio.create_task(self._write(), name="enqueue")
-            else:
-                self._writing = False
+            self._next()
+
+    def _start(self) -> None:
+        self._writing = True
+        self._writer = asyncio.create_task(self._write(), name="enqueue")
+
+    def _next(self) -> None:
+        """Whoever wrote has ended: go on for those who wait, if there are any."""
+        self._writing = False
+        self._waiting = [call for call in self._waiting if not call[2].done()]
+        if self._waiting:
+            self._start()
+        elif self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
 
     async def _write(self) -> None:
         """Write until nobody waits; what arrives while a statement runs makes up the next one."""
@@ -78,10 +105,10 @@ class Coalescer:
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 self._crowd = len(batch) > 1
-                await self._write_batch(batch)
+                await self._write_batch([call for call in batch if not call[2].done()])
                 await asyncio.sleep(0)  # those who have their answer may call again
         finally:
-            self._writing = False
+            self._next()
 
     async def _write_batch(self, batch: list[Call]) -> None:
         try:
@@ -94,13 +121,18 @@ class Coalescer:
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who wait
             for _, _, done in batch:
                 _settle(done, error)
+        except BaseException:  # the writer was cancelled, as all tasks are at the end of a loop
+            for _, _, done in batch:
+                done.cancel()
+            raise
 
 
 async def _write_group(connection: AnyConnection, what: Options, calls: list[Call]) -> None:
+    payloads = [payload for _, payload, _ in calls]
     try:
-        ids: Iterable[int | Exception] = await many(connection, what, [payload for _, payload, _ in calls])
+        ids: Iterable[int | Exception] = await again(lambda: many(connection, what, payloads))
     except PayloadError as error:  # one of them cannot be stored: let each have its own answer
-        ids = [await _each(connection, what, payload) for _, payload, _ in calls] if len(calls) > 1 else [error]
+        ids = [await _each(connection, what, payload) for payload in payloads] if len(calls) > 1 else [error]
     except Exception as error:  # noqa: BLE001 - it is the callers' to handle
         ids = [error] * len(calls)
     for (_, _, done), answer in zip(calls, ids, strict=True):
@@ -126,43 +158,53 @@ def _settle(done: asyncio.Future[int], answer: int | Exception) -> None:
 class _Kept:
     """A connection of the pool that is kept between uses which follow each other closely; for one user at a time."""
 
-    def __init__(self, acquire: Acquire, release: Release) -> None:
-        self._acquire = acquire
-        self._release = release
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
         self._connection: Pooled | None = None
         self._taken = self._used = 0.0  # monotonic
         self._in_use = False
-        self._keeper: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._returning: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Pooled:
         """The one that is kept, or another one of the pool. Raises DatabaseError."""
         if self._connection is not None and (monotonic() - self._taken > MOST or _is_lost(self._connection)):
             await self.let_go()
         if self._connection is None:
-            self._connection = await self._acquire()
+            self._connection = await self._pool.acquire()
             self._taken = monotonic()
-            self._keeper = asyncio.create_task(self._keep(), name="enqueue connection")
+            self._timer = asyncio.get_running_loop().call_later(LINGER, self._look)
         self._in_use = True
         return self._connection
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._in_use = False
         self._used = monotonic()
+        if kind is asyncio.CancelledError:  # the server is still being told so: nobody else is to wait for that
+            self._give_back()
 
     async def let_go(self) -> None:
         """Give it back to the pool."""
-        connection, self._connection = self._connection, None
-        if self._keeper is not None and self._keeper is not asyncio.current_task():
-            self._keeper.cancel()
-        if connection is not None:
-            await self._release(connection)
+        self._give_back()
+        if self._returning:
+            await asyncio.wait(self._returning)
 
-    async def _keep(self) -> None:
-        await asyncio.sleep(LINGER)
+    def _give_back(self) -> None:
+        """Begin to; from now on nobody gets this one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            assert self._timer is not None
+            self._timer.cancel()
+            returning = asyncio.create_task(self._pool.release(connection), name="enqueue connection")
+            self._returning.add(returning)
+            returning.add_done_callback(self._returning.discard)
+
+    def _look(self) -> None:
+        """A timer, since tasks can be cancelled by others: then the connection would be kept for ever."""
         if self._in_use or monotonic() < self._used + LINGER:
-            self._keeper = asyncio.create_task(self._keep(), name="enqueue connection")
+            self._timer = asyncio.get_running_loop().call_later(LINGER, self._look)
         else:
-            await self.let_go()
+            self._give_back()
 
 
 def _is_lost(connection: Pooled) -> bool:

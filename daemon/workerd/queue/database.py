@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from workerd.errors import DatabaseError
+from workerd.queue.sockets import remember
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +37,10 @@ UNREADABLE = "(unreadable address)"
 POOLER = (
     "a pooler stands before the database at {where}: give the server's own address in DATABASE_DIRECT_URL, "
     "since sessions that listen and hold locks cannot go through it"
+)
+POOLED = (
+    "a pooler stands before the database at {where}: connect with pooled=True, or leave the address out "
+    "and give the server's own in DATABASE_DIRECT_URL"
 )
 
 # What a lost, refused or failing connection raises, as against a mistake in a statement.
@@ -89,7 +94,7 @@ async def open_any(dsn: str | None = None, **options: Any) -> Connection:
     addresses = each_host(dsn) if dsn is not None else []
     if len(addresses) < 2:
         only: Connection = await asyncpg.connect(dsn, **options)
-        return only
+        return remember(only)
     options["target_session_attrs"] = "read-write"
     tries = [asyncio.ensure_future(asyncpg.connect(address, **options)) for address in addresses]
     try:
@@ -108,7 +113,7 @@ async def open_any(dsn: str | None = None, **options: Any) -> Connection:
         if isinstance(other, asyncpg.Connection) and other is not winner:
             other.terminate()
     chosen: Connection = winner
-    return chosen
+    return remember(chosen)
 
 
 def each_host(dsn: str) -> list[str]:
@@ -157,8 +162,8 @@ def state_of(error: BaseException) -> str:
     return "reconnecting"
 
 
-def explain(dsn: str, error: BaseException) -> str:
-    """One line for an operator: which server, what it said, what to do. Never the password."""
+def explain(dsn: str, error: BaseException, pooler: str = POOLER) -> str:
+    """One line for an operator: which server, what it said, what to do. Never the password. `pooler`: what to do about one."""
     where = location(dsn)
     if where == UNREADABLE:
         return (
@@ -169,7 +174,7 @@ def explain(dsn: str, error: BaseException) -> str:
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return f"the server at {where} has no such database: {error} (create it, or correct DATABASE_URL)"
     if "unsupported startup parameter" in str(error):
-        return POOLER.format(where=where)
+        return pooler.format(where=where)
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return f"the database at {where} is read-only: it is a standby, or its default_transaction_read_only is on"
     if isinstance(error, (ValueError, OverflowError, asyncpg.ClientConfigurationError)):

@@ -7,12 +7,11 @@ from functools import lru_cache
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import asyncpg
-
 from workerd import codec
 from workerd.asked import Asked
-from workerd.errors import DatabaseError, PayloadError, TaskError
-from workerd.queue.database import CONNECTION_ERRORS
+from workerd.errors import TaskError
+from workerd.queue.driver_errors import answered
+from workerd.queue.own_transaction import transaction, uncommitted
 from workerd.trace import UNTRACED
 from workerd.units import Duration, parse_duration
 
@@ -126,7 +125,7 @@ async def many(connection: AnyConnection, what: Options, payloads: Sequence[str]
     """Enqueue one job for each payload, all or none, and return their ids in this order."""
     refuse_keys(what)
     if len(payloads) >= COPY_FROM and what.asked is None:
-        ids: list[int] | None = await answered(_copy(connection, what, payloads))
+        ids = await _copy(connection, what, payloads)
         if ids is not None:
             return ids
     if what.asked is None and what.trace is None:
@@ -144,32 +143,24 @@ def refuse_keys(what: Options) -> None:
 
 async def _copy(connection: AnyConnection, what: Options, payloads: Sequence[str]) -> list[int] | None:
     """None: under a limit each job has its own line."""
-    async with connection.transaction():
-        lane, due, ids, limited = await connection.fetchrow(  # type: ignore[misc]  # one row always comes
-            _RESERVE, len(payloads), what.task, what.queue, what.priority, what.run_at, what.delay
-        )
-        if due is None and limited:
-            return None
-        columns = {"id": ids, "lane": repeat(lane), "task": repeat(what.task)}
-        trace = None if what.trace is None else what.trace.options
-        options = {"max_retries": what.max_retries, "run_at": due, "options": trace}
-        columns.update({name: repeat(value) for name, value in options.items() if value is not None})
-        await connection.copy_records_to_table(
-            "ready" if due is None else "scheduled", schema_name="workerd", columns=[*columns, "payload"],
-            records=zip(*columns.values(), payloads, strict=False),
-        )  # fmt: skip
-        if due is None:
-            await connection.execute(_WAKE, lane)
+    async with transaction(connection):
+        return await uncommitted(_copied(connection, what, payloads))
+
+
+async def _copied(connection: AnyConnection, what: Options, payloads: Sequence[str]) -> list[int] | None:
+    lane, due, ids, limited = await connection.fetchrow(  # type: ignore[misc]  # one row always comes
+        _RESERVE, len(payloads), what.task, what.queue, what.priority, what.run_at, what.delay
+    )
+    if due is None and limited:
+        return None
+    columns = {"id": ids, "lane": repeat(lane), "task": repeat(what.task)}
+    trace = None if what.trace is None else what.trace.options
+    options = {"max_retries": what.max_retries, "run_at": due, "options": trace}
+    columns.update({name: repeat(value) for name, value in options.items() if value is not None})
+    await connection.copy_records_to_table(
+        "ready" if due is None else "scheduled", schema_name="workerd", columns=[*columns, "payload"],
+        records=zip(*columns.values(), payloads, strict=False),
+    )  # fmt: skip
+    if due is None:
+        await connection.execute(_WAKE, lane)
     return list(ids)
-
-
-async def answered(query: Any) -> Any:
-    """Await a query of an application; what the database refuses becomes one line."""
-    try:
-        return await query
-    except (asyncpg.InvalidParameterValueError, asyncpg.DataError, asyncpg.CheckViolationError) as error:
-        raise PayloadError(str(error)) from error
-    except asyncpg.UndefinedFunctionError as error:
-        raise DatabaseError("the database has no queue yet: start a daemon or run `workerctl db upgrade`") from error
-    except (asyncpg.InsufficientPrivilegeError, *CONNECTION_ERRORS) as error:
-        raise DatabaseError(f"the database did not do it: {str(error) or type(error).__name__}") from error

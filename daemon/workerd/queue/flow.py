@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from workerd.asked import After, Asked
 from workerd.errors import TaskError
 from workerd.queue import enqueue
+from workerd.queue.own_transaction import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
 
     from workerd.job import AnyConnection, AnyTransaction
     from workerd.queue.client import Queue
@@ -49,7 +50,7 @@ async def flow(queue: Queue, calls: Mapping[str, Call], connection: AnyTransacti
         if unknown:
             raise TaskError(f"{name} is to come after {', '.join(unknown)}, which is no call of this flow")
     try:
-        order = list(TopologicalSorter({name: call.names for name, call in calls.items()}).static_order())
+        order = _order(calls)
     except CycleError as error:
         raise TaskError(f"these calls wait for each other in a cycle: {' → '.join(reversed(error.args[1]))}") from error
     ids: dict[str, int] = {}
@@ -58,6 +59,18 @@ async def flow(queue: Queue, calls: Mapping[str, Call], connection: AnyTransacti
         after = After([ids[parent] for parent in call.names], call.need, call.end) if call.names else None
         ids[name] = await queue.enqueue(call.task, call.payload, after=after, connection=connection, **call.options)
     return {name: ids[name] for name in calls}
+
+
+def _order(calls: Mapping[str, Call]) -> list[str]:
+    """Parents before children; otherwise by keys: who takes several of them in one order never waits in a circle with others."""
+    sorter = TopologicalSorter({name: call.names for name, call in calls.items()})
+    sorter.prepare()
+    order: list[str] = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready(), key=lambda name: str(calls[name].options.get("key") or ""))
+        order += ready
+        sorter.done(*ready)
+    return order
 
 
 async def chain(queue: Queue, calls: Sequence[Call], connection: AnyTransaction) -> list[int]:
@@ -76,8 +89,7 @@ class Batch:
     def __init__(self, queue: Queue, on_finished: Call | None) -> None:
         self._queue = queue
         self._on_finished = on_finished
-        self._opened: AbstractAsyncContextManager[AnyConnection] | None = None
-        self._transaction: Any = None
+        self._opened = AsyncExitStack()  # of the block: the connection and its transaction
         self._connection: AnyConnection | None = None
         self.jobs: list[int] = []
         self.id = 0  # known when the block is left
@@ -99,26 +111,18 @@ class Batch:
         return ids
 
     async def __aenter__(self) -> Batch:
-        self._opened = self._queue.connection()
-        self._connection = await self._opened.__aenter__()
-        self._transaction = self._connection.transaction()
-        await self._transaction.start()
+        async with AsyncExitStack() as opening:
+            self._connection = await opening.enter_async_context(self._queue.connection())
+            await opening.enter_async_context(transaction(self._connection))
+            self._opened = opening.pop_all()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        assert self._opened is not None
-        try:
-            if kind is not None:
-                await self._transaction.rollback()
-                return
-            try:
-                await self._close()
-            except BaseException:
-                await self._transaction.rollback()
-                raise
-            await self._transaction.commit()
-        finally:
+        if kind is not None:
             await self._opened.__aexit__(kind, error, trace)
+            return
+        async with self._opened:
+            await self._close()
 
     async def _close(self) -> None:
         assert self._connection is not None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from workerd import codec
 from workerd.errors import JobError, NotFound
-from workerd.queue.enqueue import answered
+from workerd.queue.driver_errors import answered
 from workerd.rule import Rule, due_times
 
 if TYPE_CHECKING:

@@ -7,14 +7,17 @@ import functools
 import os
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
+from weakref import WeakSet
 
-from workerd.queue import client
+from workerd.errors import DatabaseError
+from workerd.queue import client, default_queue
 from workerd.queue.client import Queue
+from workerd.queue.pool import CLOSED
 from workerd.queue.transactions import without_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from workerd.job import AnyTransaction
     from workerd.queue.flow import Batch, Call
@@ -22,45 +25,61 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+CLOSE_LIMIT = 1.0  # seconds for calls of other threads to notice that the queue was closed
+
 
 def _synchronous(
     method: Callable[Concatenate[Queue, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate[SyncQueue, P], R]:
     @functools.wraps(method)
     def call(self: SyncQueue, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        work = method(self._queue, *args, **kwargs)
         connection: Any = kwargs.get("connection")
         if connection is not None:  # it is the caller's, to be used in the caller's thread
-            result: R = without_loop(work, connection)
+            result: R = without_loop(method(self._serving().queue, *args, **kwargs), connection)
             return result
-        return self._run(work)
+        # by its name: the default queue of a node without a database has methods of its own
+        answer: R = self._run(lambda queue: getattr(queue, method.__name__)(*args, **kwargs))
+        return answer
 
     return call
+
+
+class _Served(NamedTuple):
+    """A queue, and the thread that serves it."""
+
+    queue: Queue
+    loop: asyncio.AbstractEventLoop
+    thread: threading.Thread
 
 
 class SyncQueue:
     """`Queue` for code that does not await: its connections are served by a thread. Made by `SyncQueue.connect`.
 
-    Any number of threads may use it. Its methods are those of `Queue`; `connection=` takes a synchronous connection of psycopg,
-    SQLAlchemy or Django.
+    Any number of threads may use it, and so may a process that is forked, which opens connections of its own. Its methods are those of
+    `Queue`; `connection=` takes a synchronous connection of psycopg, SQLAlchemy or Django.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="worker client", daemon=True)
-        self._thread.start()
-        try:
-            self._queue = self._run(_opened(*args, **kwargs))
-        except BaseException:
-            self._stop()
-            raise
+    def __init__(self, opening: Callable[[], Awaitable[Queue]]) -> None:
+        self._opening = opening
+        self._closed = False
+        self._lock = threading.Lock()  # held while a call is handed over, so that none is behind the end of the loop
+        self._served: _Served | None = None
+        self._serving()
+        _queues.add(self)
 
     @classmethod
     def connect(cls, dsn: str | None = None, *, pool_size: int = 10, acquire_timeout: float = 30.0, idle_limit: float = 300.0,
                 pooled: bool = False, name: str = "worker client") -> Self:  # fmt: skip
         """Open the queue at `dsn`, by default that of the settings; to be closed, or used by `with`. As `Queue.connect`."""
         return cls(
-            dsn, pool_size=pool_size, acquire_timeout=acquire_timeout, idle_limit=idle_limit, pooled=pooled, name=name
+            lambda: Queue.connect(
+                dsn,
+                pool_size=pool_size,
+                acquire_timeout=acquire_timeout,
+                idle_limit=idle_limit,
+                pooled=pooled,
+                name=name,
+            )
         )
 
     enqueue = _synchronous(Queue.enqueue)
@@ -77,19 +96,23 @@ class SyncQueue:
     @contextmanager
     def batch(self, on_finished: Call | None = None) -> Iterator[SyncBatch]:
         """Jobs whose end is waited for together: `with queue.batch(on_finished=Call("report")) as batch: …`."""
-        made = self._queue.batch(on_finished)
-        self._run(made.__aenter__())
+        made = self._run(lambda queue: queue.batch(on_finished).__aenter__())
         try:
             yield SyncBatch(self._run, made)
         except BaseException as error:
-            self._run(made.__aexit__(type(error), error, error.__traceback__))
+            failure = (type(error), error, error.__traceback__)
+            self._run(lambda _: made.__aexit__(*failure))
             raise
-        self._run(made.__aexit__(None, None, None))
+        self._run(lambda _: made.__aexit__(None, None, None))
 
     def close(self) -> None:
-        """Close all connections, waiting for those in use."""
-        self._run(self._queue.close())
-        self._stop()
+        """Write what is under way and close all connections, waiting for those in use; later calls raise DatabaseError."""
+        with self._lock:
+            self._closed = True
+            served, self._served = self._served, None
+        if served is not None:
+            asyncio.run_coroutine_threadsafe(_end(served.queue), served.loop).result()
+            _stop(served.loop, served.thread)
 
     def __enter__(self) -> Self:
         return self
@@ -97,30 +120,75 @@ class SyncQueue:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
-    def _run(self, work: Coroutine[Any, Any, R]) -> R:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def _run(self, work: Callable[[Queue], Coroutine[Any, Any, R]]) -> R:
+        with self._lock:
+            served = self._ready()
+            answer = asyncio.run_coroutine_threadsafe(work(served.queue), served.loop)
+        return answer.result()
 
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    def _serving(self) -> _Served:
+        with self._lock:
+            return self._ready()
+
+    def _ready(self) -> _Served:
+        """Open it, where that is not so yet; the lock is held. Raises DatabaseError."""
+        if self._closed:
+            raise DatabaseError(CLOSED)
+        if self._served is None:
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=loop.run_forever, name="worker client", daemon=True)
+            thread.start()
+            try:
+                queue = asyncio.run_coroutine_threadsafe(_opened(self._opening), loop).result()
+            except BaseException:
+                _stop(loop, thread)
+                raise
+            self._served = _Served(queue, loop, thread)
+        return self._served
+
+    def _begin_again(self) -> None:
+        """In a forked child, which has neither the thread nor connections of its own."""
+        if self._served is not None:
+            _left.append(self._served)
+        self._served, self._lock = None, threading.Lock()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+async def _opened(opening: Callable[[], Awaitable[Queue]]) -> Queue:
+    return await opening()
+
+
+async def _end(queue: Queue) -> None:
+    """Close it, and leave no call of another thread without an answer."""
+    await queue.close()
+    calls = asyncio.all_tasks() - {asyncio.current_task()}
+    if calls:
+        _, late = await asyncio.wait(calls, timeout=CLOSE_LIMIT)
+        for call in late:
+            call.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
 
 class SyncBatch:
     """A `Batch` for code that does not await."""
 
-    def __init__(self, run: Callable[[Coroutine[Any, Any, Any]], Any], batch: Batch) -> None:
+    def __init__(self, run: Callable[[Callable[[Queue], Coroutine[Any, Any, Any]]], Any], batch: Batch) -> None:
         self._run = run
         self._batch = batch
 
     def enqueue(self, *args: Any, **options: Any) -> int:
         """Add a job; as `Queue.enqueue`."""
-        job: int = self._run(self._batch.enqueue(*args, **options))
+        job: int = self._run(lambda _: self._batch.enqueue(*args, **options))
         return job
 
     def enqueue_many(self, *args: Any, **options: Any) -> list[int]:
         """Add many; as `Queue.enqueue_many`."""
-        jobs: list[int] = self._run(self._batch.enqueue_many(*args, **options))
+        jobs: list[int] = self._run(lambda _: self._batch.enqueue_many(*args, **options))
         return jobs
 
     @property
@@ -132,33 +200,44 @@ class SyncBatch:
         return self._batch.finished_id
 
 
-async def _opened(*args: Any, **kwargs: Any) -> Queue:
-    return await Queue.connect(*args, **kwargs)
-
-
 def enqueue_in(*args: Any, connection: AnyTransaction, **options: Any) -> int:
     """Enqueue in the transaction of a synchronous connection, for which no `SyncQueue` is needed; as `SyncQueue.enqueue`."""
     job: int = without_loop(client.enqueue_in(*args, connection=connection, **options), connection)
     return job
 
 
+_queues: WeakSet[SyncQueue] = WeakSet()
+_left: list[_Served] = []  # of the parent, never to be collected: that would work on its loop
 _default: SyncQueue | None = None
+_default_of: Queue | None = None  # the default queue of which it is another
 _opening = threading.Lock()
 
 
 def default() -> SyncQueue:
-    """The queue that `task.enqueue_sync` uses in this process, opened from the settings on first use."""
-    global _default
+    """The queue that `task.enqueue_sync` uses in this process: another one of the default queue, opened by the first call."""
+    global _default, _default_of
     with _opening:
+        wanted = default_queue.current()
+        if _default is not None and _default_of is not wanted:
+            close_default()
         if _default is None:
-            _default = SyncQueue.connect()
+            _default, _default_of = SyncQueue(default_queue.open_default), wanted
         return _default
 
 
-def _forget() -> None:
-    """A forked child has neither the thread nor connections of its own."""
-    global _default, _opening
-    _default, _opening = None, threading.Lock()
+def close_default() -> None:
+    """Close it, where it is open; the next call opens it again."""
+    global _default
+    if _default is not None:
+        closing, _default = _default, None
+        closing.close()
 
 
-os.register_at_fork(after_in_child=_forget)
+def _begin_again() -> None:
+    global _opening
+    _opening = threading.Lock()
+    for queue in list(_queues):
+        queue._begin_again()
+
+
+os.register_at_fork(after_in_child=_begin_again)

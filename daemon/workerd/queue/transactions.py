@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workerd.asked import Asked
-from workerd.errors import JobError, TaskError
+from workerd.errors import JobError, TaskError, WriteUnknown
 from workerd.queue import enqueue, signals
+from workerd.queue.driver_errors import answered, is_raw, translated
 from workerd.queue.drivers import as_text, driver_of
 from workerd.queue.finish import finish, succeeded
+from workerd.queue.own_transaction import rolled_back
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
-    from workerd.job import AnyTransaction
+    from workerd.job import AnyConnection, AnyTransaction
     from workerd.queue.drivers import Driver
     from workerd.queue.enqueue import Options
     from workerd.queue.finish import Finished
+
+R = TypeVar("R")
 
 # The arguments of `workerd.enqueue` by their types, where these are no text.
 _TYPES = {
@@ -42,7 +46,7 @@ async def enqueue_one(connection: AnyTransaction, what: Options, payload: str, k
     """Enqueue a job and return its id, or that of the unfinished one with this key."""
     driver = driver_of(connection)
     if driver is None:
-        return await enqueue.one(connection, what, payload, key)  # type: ignore[arg-type]  # it is asyncpg's
+        return await _on_asyncpg(connection, lambda own: enqueue.one(own, what, payload, key))
     statement, arguments = _call("enqueue", f"payload => {_cast(2, 'jsonb')}", payload, what, key)
     rows = await _fetch(driver, connection, statement, arguments)
     job_id: int = rows[0][0]
@@ -53,7 +57,7 @@ async def enqueue_many(connection: AnyTransaction, what: Options, payloads: Sequ
     """Enqueue one job for each payload, all or none, and return their ids in this order."""
     driver = driver_of(connection)
     if driver is None:
-        return await enqueue.many(connection, what, payloads)  # type: ignore[arg-type]  # it is asyncpg's
+        return await _on_asyncpg(connection, lambda own: enqueue.many(own, what, payloads))
     enqueue.refuse_keys(what)
     if not payloads:
         return []
@@ -65,7 +69,7 @@ async def signal(connection: AnyTransaction, job_id: int, event: str, payload: s
     """Answer a job; False when this event was answered before."""
     driver = driver_of(connection)
     if driver is None:
-        return await signals.send(connection, job_id, event, payload)  # type: ignore[arg-type]  # it is asyncpg's
+        return await _on_asyncpg(connection, lambda own: answered(signals.send(own, job_id, event, payload)))
     rows = await _fetch(driver, connection, _SIGNAL, [str(job_id), event, payload])
     return bool(rows[0][0])
 
@@ -84,7 +88,7 @@ async def finish_one(connection: AnyTransaction, end: Finished) -> bool:
     """Write a success; False when its lease does not hold it any more."""
     driver = driver_of(connection)
     if driver is None:
-        return (await finish(connection, end.job.node, [end]))[0]  # type: ignore[arg-type]  # it is asyncpg's
+        return (await _on_asyncpg(connection, lambda own: answered(finish(own, end.job.node, [end]))))[0]
     arguments = [as_text(value) for value in (end.job.node, *succeeded([end]))]
     rows = await _fetch(driver, connection, _FINISH, arguments)
     return not rows[0][0]
@@ -103,9 +107,27 @@ def without_loop(work: Coroutine[Any, Any, Any], connection: AnyTransaction) -> 
     raise AssertionError("a synchronous driver waits for nothing")
 
 
+async def _on_asyncpg(connection: Any, work: Callable[[AnyConnection], Awaitable[R]]) -> R:
+    """What `work`, whose errors are ours, returns. The caller's transaction is lost with the connection, which leaves nothing open."""
+    open_ = connection.is_in_transaction()
+    try:
+        return await work(connection)
+    except WriteUnknown as error:
+        if not open_:
+            raise
+        raise rolled_back(error) from error.__cause__
+
+
 async def _fetch(driver: Driver, connection: AnyTransaction, statement: str, arguments: Sequence[str | None]) -> Any:
-    rows = driver.fetch(connection, statement, arguments)
-    return await rows if driver.is_async else rows
+    open_ = driver.in_transaction(connection)
+    try:
+        rows = driver.fetch(connection, statement, arguments)
+        return await rows if driver.is_async else rows
+    except Exception as error:
+        if not is_raw(error):
+            raise
+        ours = translated(error)
+        raise (rolled_back(ours) if open_ else ours) from error
 
 
 def _call(function: str, payload: str, text: str, what: Options, key: str | None) -> tuple[str, list[str | None]]:

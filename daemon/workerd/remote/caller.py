@@ -78,6 +78,7 @@ class Caller:
 
     def __init__(self, addresses: Addresses, token: str, limit: float = LIMIT, connect: float = CONNECT_LIMIT) -> None:
         self._addresses = addresses
+        self._token = token
         self._limit = limit
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {token}", "User-Agent": f"workerd/{__version__}"},
@@ -95,6 +96,14 @@ class Caller:
         if self._closing is None:
             with contextlib.suppress(RuntimeError):  # without a loop there is nobody who could wait
                 self._closing = asyncio.ensure_future(self._client.aclose())
+
+    async def closed(self) -> None:
+        """The same, and wait for it."""
+        await self._client.aclose()
+
+    def another(self) -> Caller:
+        """The same for the loop that runs, with connections of its own."""
+        return Caller(self._addresses, self._token, self._limit)
 
     async def ask(
         self, method: str, path: str, body: BaseModel | None = None, kind: type[T] | Any = None, *, wait: float = 0.0, **query: Any

@@ -35,6 +35,19 @@ class RemoteQueue:
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
+        self.loop = asyncio.get_running_loop()
+
+    async def elsewhere(self) -> RemoteQueue:
+        """As `Queue.elsewhere`."""
+        return RemoteQueue(self._caller.another())
+
+    async def close(self) -> None:
+        """As `Queue.close`."""
+        await self._caller.closed()
+
+    def terminate(self) -> None:
+        """As `Queue.terminate`."""
+        self._caller.close()
 
     async def enqueue(
         self, task: str | Task[..., Any], payload: Mapping[str, Any] | None = None, *, queue: str | None = None,

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from workerd.declaration import declared
-from workerd.queue import client
+from workerd.queue import default_queue
 from workerd.remote.caller import Addresses, Caller
 from workerd.remote.desk import HttpDesk
 from workerd.remote.queue import RemoteQueue
@@ -37,7 +37,7 @@ class HttpTransport:
         log.info("database: through the manager at %s", self.place)
         self._caller = Caller(self._addresses, self._token)
         await self._caller.ask("GET", "/readyz")
-        client.set_default(RemoteQueue(self._caller))  # type: ignore[arg-type]  # it has what a handler may use without a connection
+        default_queue.set_default(RemoteQueue(self._caller))  # type: ignore[arg-type]  # it has what a handler may use without a connection
         return await self.session()
 
     async def session(self) -> HttpSession:
@@ -63,6 +63,6 @@ class HttpTransport:
         """Nothing is ours to bring back."""
 
     def close(self) -> None:
-        client.set_default(None)
+        default_queue.set_default(None)
         if self._caller is not None:
             self._caller.close()

@@ -15,7 +15,7 @@ from workerd.daemon.pidfile import PidFile
 from workerd.daemon.transport.postgres import PostgresTransport
 from workerd.ended import Ended, listeners
 from workerd.locate import Location
-from workerd.queue import client
+from workerd.queue import default_queue
 from workerd.settings import Settings
 from workerd.tasks import registry
 from workerd.units import Duration, parse_duration
@@ -51,14 +51,14 @@ async def drain(queue: Queue, *, workers: int = 4, timeout: Duration = "30s") ->
         ended.append(end)
 
     limit = parse_duration(timeout)
-    before = client.set_default(queue)
+    before = default_queue.set_default(queue)
     listeners[collect] = frozenset({"succeeded", "retried", "failed", "cancelled", "snoozed", "returned"})
     try:
         with tempfile.TemporaryDirectory(prefix="workerd-drain-") as folder:
             await _run_until_idle(_daemon(queue, Path(folder), workers), queue, limit)
     finally:
         del listeners[collect]
-        client.set_default(before)
+        default_queue.set_default(before)
         for number in _SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
     return ended

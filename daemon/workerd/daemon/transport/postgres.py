@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from workerd import embedded
 from workerd.daemon.opening import Opening
 from workerd.daemon.transport.postgres_session import PostgresDesk, PostgresPresence, PostgresSession
-from workerd.queue import client
+from workerd.queue import default_queue
 from workerd.queue.database import PATIENCE_CONNECTING, connect, location
 from workerd.queue.stranded import is_stranded
 
@@ -35,7 +35,7 @@ class PostgresTransport:
 
     async def open(self) -> PostgresSession:
         self._queue, connection = await self._opening.open()
-        client.set_default(self._queue)
+        default_queue.set_default(self._queue)
         return PostgresSession(connection, self._dsn)
 
     async def session(self) -> PostgresSession:
@@ -68,6 +68,6 @@ class PostgresTransport:
             await asyncio.to_thread(embedded.start, self._settings.state_dir)
 
     def close(self) -> None:
-        client.set_default(None)
+        default_queue.set_default(None)
         if self._queue is not None:
             self._queue.terminate()
