@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import pytest
 from tests.faults.balance import Books
 from tests.faults.cluster import Cluster, Proxy, Relay
 from tests.faults.fleet import ask, run_to_its_end
-from tests.support import LIMIT, DaemonProcess, until
+from tests.support import LIMIT, ROOT, DaemonProcess, until
 from workerd import Queue
 from workerd.queue import migrate
 
@@ -285,6 +286,45 @@ async def test_another_host_takes_over(settings: Settings) -> None:
             await second.close()
 
 
+CLIENTS = """
+import asyncio
+from tests.handlers import echo
+from workerd import DatabaseError, Queue, SyncQueue
+
+async def main(address):
+    async with Queue.connect() as queue, Queue.connect(address, pooled=True) as named:
+        await asyncio.gather(*(each.enqueue("echo") for each in (queue, named) * 5))
+        await asyncio.gather(*(each.enqueue_many("echo", [{}] * 2000) for each in (queue, named) * 5))
+        await queue.flow({})
+    try:
+        await Queue.connect(address)
+    except DatabaseError as error:
+        print(error)
+
+import os
+for value in range(2):
+    asyncio.run(echo.enqueue(value))
+echo.enqueue_sync(2)
+asyncio.run(main(os.environ["DATABASE_URL"]))
+"""
+
+
+def use_clients(cluster: Cluster) -> None:
+    """Every kind of client goes through the pooler, by the settings alone or by its own address."""
+    environment = {**os.environ, "DATABASE_URL": cluster.url["BOUNCER"], "DATABASE_DIRECT_URL": cluster.url[""]}
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENTS],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "connect with pooled=True" in done.stdout
+
+
 async def test_a_pooler_with_a_direct_address_for_locks_works_and_alone_is_refused(settings: Settings) -> None:
     with Cluster("--bouncer") as cluster:
         async with opened(cluster.url[""]) as (db, queue, books):
@@ -297,6 +337,7 @@ async def test_a_pooler_with_a_direct_address_for_locks_works_and_alone_is_refus
                 assert await books.close(daemon) == []
             assert await db.fetchval("SELECT count(*) FROM ran") == 100
             assert await uncharged(db)
+            await asyncio.to_thread(use_clients, cluster)
             alone = on(settings, cluster.url["BOUNCER"])
             done = await asyncio.to_thread(run_to_its_end, alone)
             assert done.returncode == 1

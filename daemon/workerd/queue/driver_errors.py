@@ -47,7 +47,7 @@ def translated(error: BaseException) -> WorkerdError:
         return WriteUnknown(text)
     if state in _NO_QUEUE:
         return DatabaseError("the database has no queue yet: start a daemon or run `workerctl db upgrade`")
-    if state == "02000":
+    if state == "P0002":  # no data found
         return JobError(str(error))
     return DatabaseError(f"the database did not do it: {text}")
 

@@ -69,10 +69,14 @@ async def enqueue(
     """Enqueue one job, or a list of them, all or none."""
     trace.passed_on.set(trace.read({"traceparent": traceparent, "tracestate": tracestate}))
     wanted = jobs if isinstance(jobs, list) else [jobs]
-    async with home.connection() as connection, connection.transaction():
+
+    async def write(connection: AnyConnection) -> list[int]:
         ids = await _enqueue(home, connection, wanted)
         detail = {"count": len(ids), "tasks": sorted({job.task for job in wanted})}
         await recorded(connection, token, "enqueue", f"job {ids[0]}" if len(ids) == 1 else None, detail)
+        return ids
+
+    ids = await home.in_transaction(write)
     return EnqueuedMany(ids=ids) if isinstance(jobs, list) else Enqueued(id=ids[0])
 
 
@@ -152,10 +156,13 @@ async def signal(home: TheQueue, token: Enqueuer, job_id: JobId, wanted: Signal)
 
 
 async def _enqueue(home: TheQueue, connection: AnyConnection, jobs: Sequence[NewJob]) -> list[int]:
-    """Those without a key that are alike but for their payloads go into one statement; the ids are in the order of the jobs."""
+    """Those without a key that are alike but for their payloads go into one statement; the ids are in the order of the jobs.
+
+    Keys are taken in one order, so that two requests do not wait for each other in a circle.
+    """
     ids = [0] * len(jobs)
     alike: dict[tuple[Any, ...], list[int]] = {}
-    for place, job in enumerate(jobs):
+    for place, job in sorted(enumerate(jobs), key=lambda each: each[1].key or ""):
         options = _options(job)
         if job.key is None:
             alike.setdefault((job.task, *options.items()), []).append(place)
