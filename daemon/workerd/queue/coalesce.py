@@ -105,8 +105,11 @@ class Coalescer:
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 self._crowd = len(batch) > 1
-                await self._write_batch([call for call in batch if not call[2].done()])
-                await asyncio.sleep(0)  # those who have their answer may call again
+                await self._write_batch(batch)
+                if self._crowd:
+                    await asyncio.sleep(
+                        0
+                    )  # those who have their answer may call again; one alone does better without a task
         finally:
             self._next()
 
@@ -114,7 +117,8 @@ class Coalescer:
         try:
             groups = defaultdict[Options, list[Call]](list)
             for call in batch:
-                groups[call[0]].append(call)
+                if not call[2].done():  # its caller has not been cancelled
+                    groups[call[0]].append(call)
             async with self._kept as connection:
                 for what, calls in groups.items():
                     await _write_group(connection, what, calls)
