@@ -60,6 +60,15 @@ async def test_a_cancelled_caller_leaves_all_others_their_answers(queue: Queue) 
             assert len(set(ids)) == crowd + 1
 
 
+async def test_a_lone_caller_behind_a_crowd_is_written_without_a_task_again(queue: Queue) -> None:
+    await asyncio.gather(*(queue.enqueue("echo") for _ in range(5)))
+    await queue.enqueue("echo")
+    call = asyncio.create_task(queue.enqueue("echo"), name="caller")
+    await turn(1)
+    assert "enqueue" not in {task.get_name() for task in asyncio.all_tasks()}
+    await call
+
+
 async def test_a_caller_who_gives_up_waiting_for_the_pool_leaves_it_to_the_others(dsn: str) -> None:
     async with Queue.connect(dsn, pool_size=1) as queue:
         async with queue.connection():

@@ -281,6 +281,6 @@ async def test_an_enqueue_that_the_database_refuses_unexpectedly_does_not_hang(q
     )
     await db.execute("CREATE TRIGGER odd BEFORE INSERT ON workerd.ready EXECUTE FUNCTION odd()")
     answers = await asyncio.gather(*(queue.enqueue("echo") for _ in range(3)), return_exceptions=True)
-    assert [type(answer).__name__ for answer in answers] == ["RaiseError"] * 3
+    assert [type(answer).__name__ for answer in answers] == ["DatabaseError"] * 3
     await db.execute("DROP TRIGGER odd ON workerd.ready")
     assert await queue.enqueue("echo")
