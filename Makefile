@@ -12,7 +12,7 @@ COMPILE = $(BIN)/python -m compileall -q daemon ops
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run status logs ctl stop test test-long test-times faults system soak test-server check docs reference format samples picture definitions release bench-latency bench-manager constraints clean
+.PHONY: help install install-dev run status logs ctl stop test test-long test-times faults system soak soak-handlers test-server check docs reference format samples picture definitions release bench-latency bench-manager constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -77,6 +77,9 @@ MINUTES ?= 15
 
 soak: $(VENV)/installed-dev ## an even load with reloads and restarts of the database: nothing grows, nothing is lost; MINUTES=15
 	@SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -q -s tests/soak
+
+soak-handlers: $(VENV)/installed-dev ## handlers that fork, exit, cancel themselves, block and log wildly: no worker and no line is lost; MINUTES=5
+	@SOAK_MINUTES=$(if $(filter file,$(origin MINUTES)),5,$(MINUTES)) $(BIN)/python -m pytest -q -s tests/faults/test_rude_handlers.py
 
 SYSTEM := tests/system
 

@@ -127,6 +127,13 @@ async def waiting(event: str, timeout: str | float | None = None, *, job: Job) -
     return await job.wait_for(event, timeout)
 
 
+@task(retry=0)
+async def waiting_for_both(*, job: Job) -> list[Any]:
+    async with asyncio.TaskGroup() as group:
+        waits = [group.create_task(job.wait_for(event)) for event in ("one", "other")]
+    return [each.result() for each in waits]
+
+
 @task
 def waiting_in_thread(event: str, timeout: str | float | None = None, *, job: Job) -> Any:
     return job.wait_for(event, timeout)

@@ -82,12 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance | None) -> None:
-    import asyncio
-
-    import uvloop
-
     from workerd import embedded
-    from workerd.daemon import crash_dump, logs, parent, reporting, tracing
+    from workerd.daemon import crash_dump, logs, loop, parent, parting, reporting, tracing
     from workerd.daemon.daemon import Daemon
     from workerd.daemon.pidfile import PidFile
     from workerd.daemon.transport.choose import choose
@@ -112,8 +108,8 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
         tracing.start(settings.node)
         transport = choose(settings, tasks)
         gc.freeze()  # what was imported stays: the collector need not look at it again
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_main(Daemon, settings, transport, tasks, pid_file, launch, inheritance))
+        main = _main(Daemon, settings, transport, tasks, pid_file, launch, inheritance)
+        loop.run(main, pid_file.hand_on)  # else a fork that stays keeps its lock
         if settings.uses_embedded and parent.is_systemd():  # which would kill it in our wake
             embedded.stop_if_unused(settings.state_dir)
     except (WorkerdError, SystemExit):
@@ -122,7 +118,7 @@ def _run(configuration: Configuration, launch: Launch, inheritance: Inheritance 
         logging.getLogger("workerd").critical("the daemon ends by an error of its own", exc_info=True)
         raise
     finally:
-        pid_file.release()
+        parting.end(0 if sys.exc_info()[0] is None else 1, pid_file.release)
 
 
 def _load(settings: Settings) -> dict[str, Task[..., Any]]:

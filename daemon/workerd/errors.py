@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 class WorkerdError(Exception):
     """Anything that workerd itself reports; its text says what is wrong and what to do."""
@@ -112,3 +117,14 @@ class HandoverFailed(WorkerdError):
 
 class AlreadyRunning(WorkerdError):
     """A daemon of that name runs here already."""
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions of which a group is made, however deep it is; of another one itself."""
+    left = [error]
+    while left:
+        each = left.pop()
+        if isinstance(each, BaseExceptionGroup):
+            left.extend(reversed(each.exceptions))
+        else:
+            yield each

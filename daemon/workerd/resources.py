@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from workerd.error_text import line_of
 from workerd.errors import JobError
 
 if TYPE_CHECKING:
@@ -48,9 +50,13 @@ def used(signature: inspect.Signature) -> dict[str, Resource[Any]]:
 
 
 class Resources:
-    """Those that are open. Each lives in an asyncio task of its own, which opens and closes it, so that no job's end is its end."""
+    """Those that are open. Each lives in an asyncio task of its own, which opens and closes it, so that no job's end is its end.
+
+    What is set in context variables is what was when this was made, and nothing of the job that is the first to use one.
+    """
 
     def __init__(self) -> None:
+        self._context = copy_context()
         self._open: dict[Resource[Any], tuple[asyncio.Future[Any], asyncio.Event, asyncio.Task[None]]] = {}
 
     async def get(self, wanted: Mapping[str, Resource[Any]]) -> dict[str, Any]:
@@ -71,7 +77,8 @@ class Resources:
         if wanted not in self._open:
             ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             stop = asyncio.Event()
-            keeper = asyncio.create_task(self._keep(wanted, ready, stop), name=f"resource {wanted.name}")
+            name, context = f"resource {wanted.name}", self._context.copy()
+            keeper = asyncio.get_running_loop().create_task(self._keep(wanted, ready, stop), name=name, context=context)
             self._open[wanted] = ready, stop, keeper
         return await asyncio.shield(self._open[wanted][0])
 
@@ -80,12 +87,10 @@ class Resources:
             async with wanted.open() as opened:
                 ready.set_result(opened)
                 await stop.wait()
-        except Exception as error:  # noqa: BLE001 - it is a user's code, which may raise anything
+        except BaseException as error:  # noqa: BLE001 - it is a user's code, which may raise anything
             if ready.done():
-                log.error("the resource %s did not close: %s: %s", wanted.name, type(error).__name__, error)  # noqa: TRY400 - one line
+                log.error("the resource %s did not close: %s", wanted.name, line_of(error))  # noqa: TRY400 - one line
                 return
             self._open.pop(wanted, None)
-            ready.set_exception(
-                JobError(f"the resource {wanted.name} cannot be opened: {type(error).__name__}: {error}")
-            )
+            ready.set_exception(JobError(f"the resource {wanted.name} cannot be opened: {line_of(error)}"))
             ready.exception()  # nobody may wait for it any more

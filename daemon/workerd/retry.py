@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workerd.errors import TaskError, WorkerdError
+from workerd.errors import TaskError, WorkerdError, leaves
 from workerd.units import Duration, parse_duration
 
 Interval = Duration | Sequence[Duration]
@@ -67,7 +67,7 @@ class Retry:
 
         Of a group each member counts. Errors of workerd itself are no fault of the handler: a resource that does not open, say.
         """
-        members = list(_members(error))
+        members = list(leaves(error))
         if any(isinstance(each, self.give_up_on) for each in members):
             return False
         return self.on is None or all(isinstance(each, (self.on, WorkerdError)) for each in members)
@@ -80,14 +80,6 @@ class Retry:
         jitter = 0.1 if self.interval is None else self.jitter
         grown = wait * factor ** min(failures - 1, 64)
         return min(grown, max(parse_duration(self.limit), wait)) * (1 + jitter * random.random())
-
-
-def _members(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _members(each)
-    else:
-        yield error
 
 
 def _check_classes(option: str, given: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ import tests.handlers  # noqa: F401 - its tasks are there before those of a test
 from tests.support import InProcess, until_state
 from workerd import Discard, TaskError, middleware, resource, task, testing, use
 from workerd.around import registry as middlewares
+from workerd.daemon import current
 from workerd.tasks import registry
 
 if TYPE_CHECKING:
@@ -63,6 +65,34 @@ async def test_resources_are_opened_once_and_closed_in_reverse(settings: Setting
         assert await queue.result(await queue.enqueue("with_resource", {"n": 1}), timeout=60) == [1, "first"]
         assert told == ["first opens", "second opens"]
     assert told == ["first opens", "second opens", "second closes", "first closes"]
+
+
+async def test_a_resource_knows_nothing_of_the_job_that_is_the_first_to_need_it(
+    settings: Settings, queue: Queue
+) -> None:
+    tenant: ContextVar[str | None] = ContextVar("tenant", default=None)
+    seen: list[object] = []
+
+    async def look() -> None:
+        seen.extend((current.attempt.get(), tenant.get()))
+
+    @resource
+    async def clean() -> AsyncIterator[None]:
+        await asyncio.create_task(look())
+        yield
+
+    @middleware
+    async def as_tenant(_job: Job, call_next: Callable[[], Awaitable[Any]]) -> Any:
+        tenant.set("ACME")
+        return await call_next()
+
+    @task(name="needs_it")
+    async def needs_it(*, _it: None = use(clean)) -> str | None:
+        return tenant.get()
+
+    async with InProcess(settings):
+        assert await queue.result(await queue.enqueue("needs_it"), timeout=60) == "ACME"
+    assert seen == [None, None]
 
 
 async def test_many_jobs_at_once_share_one_that_opens_slowly(settings: Settings, queue: Queue, db: DB) -> None:

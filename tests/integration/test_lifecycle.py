@@ -111,7 +111,7 @@ async def test_a_start_that_fails_is_the_daemon_s_end_in_one_line(
     with pytest.raises(StartupError) as raised:
         async with InProcess(settings):
             pass
-    assert str(raised.value).startswith(f"on_startup {fails.__qualname__} failed: {type(error).__name__}: ")
+    assert str(raised.value).startswith(f"on_startup {fails.__qualname__} failed: {type(error).__name__}")
     assert "\n" not in str(raised.value)
     assert told == ["opens", "closes"]
     await until_state(db, job, "queued")

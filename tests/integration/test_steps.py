@@ -103,6 +103,15 @@ async def test_a_job_waits_without_a_worker_until_it_is_answered(
     assert await _outcomes(db, job) == ["snoozed"]
 
 
+async def test_a_group_of_waits_waits_for_all_answers(node: InProcess, queue: Queue, db: DB) -> None:
+    job = await queue.enqueue("waiting_for_both")
+    await until_state(db, job, "scheduled")
+    assert await queue.signal(job, "other", 2)
+    assert await queue.signal(job, "one", 1)
+    assert await queue.result(job, timeout=60) == [1, 2]
+    assert await db.fetchval("SELECT failures FROM workerd.job WHERE id = $1", job) == 0
+
+
 async def test_a_job_that_waits_holds_no_place_under_a_limit(node: InProcess, queue: Queue, db: DB) -> None:
     await limits.put(db, "queue", "narrow", Limit(concurrency=1))
     waits = await queue.enqueue("waiting", {"event": "approved"}, queue="narrow")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.support import Nobody, claimed
-from workerd import Discard, RetryAfter, Snooze, task
+from workerd import Discard, PayloadError, Retry, RetryAfter, Snooze, task
 from workerd.daemon.endings import MAX_ERROR
 from workerd.daemon.executor import Executor
 from workerd.outcomes import Outcome
@@ -72,6 +72,58 @@ class Unprintable(Exception):
         raise RuntimeError("not even that")
 
 
+class Exiting(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        return None  # type: ignore[return-value]
+
+
+class Unreadable(Exception):
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        raise RuntimeError("not even those")
+
+
+class Undecided(RetryAfter):
+    """Does not call what it is derived from."""
+
+    def __init__(self, why: str) -> None:
+        Exception.__init__(self, why)
+
+
+class Misspoken(Discard):
+    def __init__(self) -> None:
+        pass
+
+    def __str__(self) -> str:
+        return self.message  # type: ignore[attr-defined, no-any-return]
+
+
+def deep(error: Exception) -> Exception:
+    for _ in range(2000):
+        error = ExceptionGroup("deep", [error])
+    return error
+
+
+def circular() -> Exception:
+    one, other = ValueError("one"), ValueError("other")
+    one.__cause__, other.__cause__ = other, one
+    return one
+
+
+def delayed(error: RetryAfter | Snooze, delay: Any) -> Exception:
+    error.delay = delay
+    return error
+
+
+def closing() -> None:
+    raise GeneratorExit("closed")
+
+
 def noted(*notes: str) -> Exception:
     error = ValueError("a\nb")
     for note in notes:
@@ -94,6 +146,33 @@ def noted(*notes: str) -> Exception:
         (leaving, "SystemExit: 3"),
         (emptied, "RuntimeError: the handler raised StopIteration"),
         (cancelling_what_it_waits_for, "asyncio.exceptions.CancelledError"),
+        (raising(Exiting()), "tests.unit.test_executor.Exiting: <exception str() failed>"),
+        (raising(Speechless()), "tests.unit.test_executor.Speechless: <exception str() failed>"),
+        (raising(Unreadable("x")), "Unreadable: x"),
+        (raising(ValueError("file \udce9.txt")), "ValueError: file \udce9.txt"),
+        (raising(deep(ValueError("x"))), "ExceptionGroup: deep (1 sub-exception)"),
+        (raising(circular()), "ValueError: one"),
+        (raising(GeneratorExit("closed")), "GeneratorExit: closed"),
+        (closing, "GeneratorExit: closed"),
+        (raising(BaseExceptionGroup("all", [KeyboardInterrupt()])), "BaseExceptionGroup: all (1 sub-exception)"),
+        (
+            raising(Undecided("later")),
+            "tests.unit.test_executor.Undecided: later (its delay cannot be used: AttributeError: "
+            "'Undecided' object has no attribute 'delay')",
+        ),
+        (
+            raising(delayed(Snooze(1, "x"), None)),
+            "workerd.outcomes.Snooze: x (its delay cannot be used: TypeError: "
+            "float() argument must be a string or a real number, not 'NoneType')",
+        ),
+        (
+            raising(delayed(RetryAfter(1, "x"), 1e18)),
+            "workerd.outcomes.RetryAfter: x (its delay cannot be used: ValueError: 1e+18 is not a duration: the longest is 36525d)",
+        ),
+        (
+            raising(ExceptionGroup("both", [Discard("no"), ValueError("x")])),
+            "ExceptionGroup: both (2 sub-exceptions)",
+        ),
     ],
     ids=itertools.count(),
 )
@@ -117,6 +196,14 @@ async def test_a_payload_that_cannot_be_read_fails_its_job(executor: Executor, p
         (Snooze("5m", "x"), Outcome("snooze", error="x", delay=300.0)),
         (RetryAfter("5m", "x"), Outcome("retry", error="x", delay=300.0)),
         (Discard("x"), Outcome("failed", error="x")),
+        (delayed(Snooze(1, "x"), "2m"), Outcome("snooze", error="x", delay=120.0)),
+        (
+            ExceptionGroup("", [Snooze(9, "a"), ExceptionGroup("", [Snooze(5, "b")])]),
+            Outcome("snooze", error="a; b", delay=5.0),
+        ),
+        (ExceptionGroup("", [RetryAfter(5, "a"), RetryAfter(9, "a")]), Outcome("retry", error="a", delay=9.0)),
+        (ExceptionGroup("", [Snooze(5), Discard("x")]), Outcome("failed", error="x")),
+        (Misspoken(), Outcome("failed", error="(Misspoken cannot say what is wrong)")),
     ],
 )
 async def test_what_a_handler_decides_is_done(executor: Executor, error: Exception, expected: Outcome) -> None:
@@ -127,6 +214,38 @@ async def test_long_errors_are_cut(executor: Executor) -> None:
     error = (await outcome(executor, raising(ValueError("x" * 100_000)))).error
     assert error is not None
     assert len(error) == MAX_ERROR
+
+
+async def test_a_group_is_retried_for_its_errors_whatever_was_decided_beside_them(executor: Executor) -> None:
+    group = ExceptionGroup("both", [Discard("no"), ValueError("x")])
+    ended = await outcome(executor, raising(group), retry=Retry(max=3, on=ValueError))
+    assert ended.ending == "retry"
+    assert ended.error is not None
+    assert "ValueError: x" in ended.error
+    assert "Discard: no" in ended.error
+
+
+async def test_a_payload_that_a_handler_enqueues_is_its_own_mistake(executor: Executor) -> None:
+    """And not that of the job which it runs: so it is an error as others, with its place."""
+
+    async def handler() -> None:
+        raise PayloadError("the payload of another is not JSON")
+
+    ended = await outcome(executor, handler, retry=3)
+    assert (ended.ending, ended.delay is not None) == ("retry", True)
+    assert ended.error is not None
+    assert "in handler" in ended.error
+
+
+@pytest.mark.parametrize("value", [object(), "x" * 1_100_000])
+async def test_a_result_that_cannot_be_kept_fails_the_job_for_good(executor: Executor, value: object) -> None:
+    async def handler() -> object:
+        return value
+
+    ended = await outcome(executor, handler, retry=3)
+    assert ended.ending == "failed"
+    assert ended.error is not None
+    assert ended.error.startswith("the result of case ")
 
 
 async def test_cancelling_the_worker_cancels_its_job(executor: Executor) -> None:

@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-# Its job's id, task and number; whatever a handler awaits, starts or calls in a thread inherits it.
-attempt: ContextVar[tuple[int, str, int] | None] = ContextVar("attempt", default=None)
+Attempt = tuple[int, str, int]  # its job's id, its task and its number
+
+# Whatever a handler awaits, starts or calls in a thread inherits it.
+attempt: ContextVar[Attempt | None] = ContextVar("attempt", default=None)

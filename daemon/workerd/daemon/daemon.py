@@ -26,6 +26,7 @@ from workerd.daemon.lease_thread import LeaseThread
 from workerd.daemon.lifecycle import SHUTDOWN_LIMIT, Lifecycle
 from workerd.daemon.link import Link
 from workerd.daemon.listeners import Listeners
+from workerd.daemon.loop import Loop
 from workerd.daemon.loop_watch import LoopWatch
 from workerd.daemon.metrics.answers import Answers
 from workerd.daemon.metrics.listener import address, listen
@@ -36,6 +37,7 @@ from workerd.daemon.prelude import Prelude
 from workerd.daemon.pulse import EXTENSION, PULSE, Pulse
 from workerd.daemon.reload import Reload
 from workerd.daemon.status import Status
+from workerd.daemon.threads import in_thread
 from workerd.daemon.verbs import Verbs
 from workerd.daemon.watchdog import Watchdog
 from workerd.daemon.workers import Workers
@@ -188,7 +190,7 @@ class Daemon:
         await self._lifecycle.stop()
         await self._executor.resources.close()
         await tracing.flush()
-        await asyncio.to_thread(self._lease.join, LEASE_LIMIT)
+        await in_thread("lease", lambda: self._lease.join(LEASE_LIMIT))
         self._transport.close()
         await self._control.stop(replaced=self._reload.handed_to is not None)
         patience = self._departure.remaining + CANCEL_LIMIT + FLUSH_LIMIT
@@ -314,6 +316,8 @@ class Daemon:
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
+        if isinstance(loop, Loop):
+            loop.on_exit = self._executor.on_exit
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._departure.signal)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workerd import codec
+from workerd.error_text import line_of
 from workerd.errors import PayloadError
-from workerd.outcomes import Discard, Expired, Outcome, RetryAfter, Snooze
+from workerd.outcomes import BadDelay, Control, Discard, Expired, Outcome, RetryAfter, Snooze, Unfit, decision
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from workerd.config import Settings
     from workerd.daemon.run import Run
     from workerd.outcomes import Ending
@@ -42,7 +45,7 @@ class Endings:
         try:
             return Outcome("succeeded", result=codec.dumps(result, f"the result of {task.name}"))
         except PayloadError as error:
-            return self.raised(task, run, error)
+            return self.raised(task, run, Unfit(str(error)))
 
     def stopped(self, task: Task[..., Any], run: Run, remark: str = "") -> Outcome:
         """Of a handler that was told to stop from here."""
@@ -51,6 +54,9 @@ class Endings:
                 return Outcome("cancelled", error=f"cancelled while it ran{remark}")
             case "returned" | "lost":
                 return Outcome("returned", error=f"given back: the daemon stopped{remark}")
+            case "exited":
+                assert run.exit is not None
+                return self.raised(task, run, run.exit)
             case _:
                 limit = task.timeout or self._settings.job_timeout
                 return self._failure(task, run, f"timeout: it ran longer than {limit:g} s{remark}")
@@ -59,20 +65,21 @@ class Endings:
         """Of a handler that raised."""
         if run.stop == "cancelled":
             return Outcome("cancelled", error=f"cancelled while it ran, then {describe(error)}")
-        match error:
+        try:
+            decided = decision(error)
+        except BadDelay as wrong:
+            return self._failure(task, run, describe(error, f" ({wrong})"))
+        match decided:
             case Snooze():
-                return Outcome("snooze", error=str(error), delay=error.delay)
+                return Outcome("snooze", error=str(decided), delay=decided.delay)
             case Expired():
-                return Outcome("cancelled", error=str(error))
-            case Discard() | PayloadError():
-                return Outcome("failed", error=str(error))
+                return Outcome("cancelled", error=str(decided))
+            case Discard() | Unfit():
+                return Outcome("failed", error=str(decided))
             case RetryAfter():
-                return self._failure(task, run, str(error), error.delay)
-            case Reported():
-                again = error.again
-            case _:
-                again = task.retry.covers(error)
-        return self._failure(task, run, describe(error)) if again else Outcome("failed", error=describe(error))
+                return self._failure(task, run, str(decided), decided.delay)
+        text = describe(error)
+        return self._failure(task, run, text) if may_be_retried(task, error) else Outcome("failed", error=text)
 
     def ttl(self, task: Task[..., Any], ending: Ending) -> float:
         """Seconds to keep the job: a cancellation may meet any attempt that did not succeed, so those have the long one."""
@@ -96,14 +103,44 @@ class Endings:
         )
 
 
-def describe(error: BaseException) -> str:
+def task_input(task: Task[..., Any], text: str | bytes) -> tuple[Any, Mapping[str, Any]]:
+    """A job's payload, and the arguments of its handler that it makes. Raises Unfit."""
+    try:
+        payload = codec.loads(text)
+        return payload, task.arguments.restored(payload)
+    except PayloadError as error:
+        raise Unfit(str(error)) from None
+
+
+def may_be_retried(task: Task[..., Any], error: BaseException) -> bool:
+    """Whether this error is among those that the task retries."""
+    if isinstance(error, Reported):
+        return error.again
+    try:
+        if isinstance(error, BaseExceptionGroup):  # what was decided beside an error counts for nothing
+            error = error.split(Control)[1] or error
+        return task.retry.covers(error)
+    except BaseException:  # noqa: BLE001 - a class of users may raise anything when it is asked what it is
+        return True
+
+
+def describe(error: BaseException, remark: str = "") -> str:
     """What was raised, in one line, and then the traceback."""
     if isinstance(error, Reported):
         return str(error)[:MAX_ERROR]
-    summary = traceback.TracebackException(type(error), error, None)
-    summary.__notes__ = None  # they would come last
-    first = list(summary.format_exception_only())[-1].strip().splitlines()[0]
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):  # these tell the reader nothing
         trace = trace.tb_next
-    return f"{first}\n{''.join(traceback.format_exception(type(error), error, trace))}"[:MAX_ERROR]
+    try:
+        first = _first_line(error)
+        text = "".join(traceback.format_exception(type(error), error, trace))
+    except BaseException:  # noqa: BLE001 - notes that cannot be read, groups within groups without end
+        first = line_of(error)
+        text = f"{''.join(traceback.format_tb(trace))}{first}\n"
+    return f"{first}{remark}\n{text}"[:MAX_ERROR]
+
+
+def _first_line(error: BaseException) -> str:
+    summary = traceback.TracebackException(type(error), error, None)
+    summary.__notes__ = None  # they would come last
+    return list(summary.format_exception_only())[-1].strip().splitlines()[0]

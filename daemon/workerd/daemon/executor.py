@@ -12,15 +12,17 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from workerd import around, codec, trace
-from workerd.daemon import current, django_connections
+from workerd.daemon import django_connections, forks
 from workerd.daemon.children.pool import Children
-from workerd.daemon.endings import Endings
+from workerd.daemon.endings import Endings, task_input
 from workerd.daemon.run import Run
 from workerd.daemon.stack import stack_of
 from workerd.daemon.threads import Threads
+from workerd.error_text import line_of
+from workerd.errors import PayloadError
 from workerd.fingerprint import LONGEST
 from workerd.job import Job
-from workerd.outcomes import SUCCEEDED, Outcome
+from workerd.outcomes import SUCCEEDED, Outcome, Unfit
 from workerd.queue.finish import Finished
 from workerd.redact import Redactor
 from workerd.resources import Resources
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from workerd.config import Settings
+    from workerd.daemon.current import Attempt
     from workerd.daemon.prelude import Prelude
     from workerd.job import Host
     from workerd.queue.claim import Claimed
@@ -56,6 +59,7 @@ class Executor:
         self.children = Children(settings)
         self.running: set[Run] = set()
         self.written_off: set[Run] = set()  # those that ignore their cancellation, until they end after all
+        self.last: Finished | None = None  # the run that has ended last
         self.on_written_off: Callable[[Run, Finished], None] | None = None
         self.host: Host | None = None
         self.prelude: Prelude | None = None
@@ -68,32 +72,37 @@ class Executor:
         around = self._around
         job = self._job(task, claimed) if task.wants_job or around else None
         started = monotonic()
-        run = Run(claimed, job, worker, started, started + self._timeout(task))
+        run = Run(claimed, job, worker, started, started + (task.timeout or self._job_timeout))
         self.running.add(run)
-        current.attempt.set((claimed.id, claimed.task, claimed.attempt))
         on_loop = task.is_async or around
         if on_loop:
             self._django.begin()
         try:
-            result = await (self._through(task, run) if around else self._begin(task, run))
+            if around:
+                result = await self._through(task, run)
+            else:
+                result = await (self._start(task, run) if claimed.options is None else self._as_asked(task, run))
+            if forks.forked:
+                forks.end_if_fork()
             outcome = SUCCEEDED if result is None and not run.committed else self._endings.returned(task, run, result)
         except asyncio.CancelledError as error:
-            if run.stop is None and worker.cancelling():
-                raise  # it is the worker that is cancelled, not something within the handler
             stopped = run.stop is not None
             outcome = self._endings.stopped(task, run) if stopped else self._endings.raised(task, run, error)
         except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and each of it is an outcome
+            forks.end_if_fork(error)
             outcome = self._endings.raised(task, run, error)
         finally:
             self.running.discard(run)
             if on_loop:
                 self._django.end()
         if run.stop is not None:
-            self._halted(run)
+            outcome = self._halted(task, run, outcome)
         if outcome.error is not None:
             outcome = replace(outcome, error=self._redact(outcome.error[:LONGEST]))
         ttl = self.ttl(task, outcome.ending)
-        return Finished(claimed, outcome, started, monotonic() - started, ttl, run.progress, run.committed, run.lines)
+        ran = monotonic() - started
+        self.last = Finished(claimed, outcome, started, ran, ttl, run.progress, run.committed, run.lines)
+        return self.last
 
     async def enforce_timeouts(self) -> None:
         """Halt what runs past its deadline, write off what does not halt; one sweep for all instead of a timer for each."""
@@ -123,6 +132,15 @@ class Executor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(now.wait(), LOOK)
         return held
+
+    def on_exit(self, attempt: Attempt, error: BaseException) -> None:
+        """Something that a handler had started would have ended the whole program: it ends its attempt."""
+        run = next((run for run in self.running if run.attempt == attempt), None)
+        remark = "" if run is not None else ", which has ended"
+        log.error("job %s %s%s: %s in a task or callback of its own", *attempt[:2], remark, line_of(error))
+        if run is not None:
+            run.exit = error
+            run.halt("exited")
 
     def abandon(self) -> list[Finished]:
         """The ends of jobs that were told to end and do not: given back, their attempt spent."""
@@ -155,7 +173,7 @@ class Executor:
 
     async def _through(self, task: Task[..., Any], run: Run) -> Any:
         assert run.job is not None
-        run.job.payload = codec.loads(run.claimed.payload)
+        run.job.payload, _ = task_input(task, run.claimed.payload)
         call: Callable[[], Awaitable[Any]] = functools.partial(self._begin, task, run)
         for each in reversed(self._around):
             call = functools.partial(each, run.job, call)
@@ -174,8 +192,11 @@ class Executor:
             trace.passed_on.reset(carried)
 
     def _start(self, task: Task[..., Any], run: Run) -> Awaitable[Any]:
-        payload = codec.loads(run.claimed.payload)
-        arguments = task.arguments.restored(payload)
+        try:  # as task_input does it, without a call: each job comes by here
+            payload = codec.loads(run.claimed.payload)
+            arguments = task.arguments.restored(payload)
+        except PayloadError as error:
+            raise Unfit(str(error)) from None
         if task.cpu:
             return self.children.run(task, run, self._endings.max_retries(task, run.claimed), self.host)
         if run.job is not None:
@@ -190,18 +211,22 @@ class Executor:
         arguments = {**arguments, **await self.resources.get(task.resources)}
         return await (task.fn(**arguments) if task.is_async else self._in_thread(task, run, arguments))
 
-    def _in_thread(self, task: Task[..., Any], run: Run, arguments: Mapping[str, Any]) -> Awaitable[Any]:
-        return self.threads.call(run, functools.partial(task.fn, **arguments))
+    async def _in_thread(self, task: Task[..., Any], run: Run, arguments: Mapping[str, Any]) -> Any:
+        handler = functools.partial(forks.contained, functools.partial(task.fn, **arguments))
+        result, closed = await self.threads.call(run, functools.partial(_carried, handler))
+        if closed is not None:
+            raise closed
+        return result
 
-    def _halted(self, run: Run) -> None:
-        """A run that was told to stop has ended; CancelledError where its worker is to end with it."""
+    def _halted(self, task: Task[..., Any], run: Run, outcome: Outcome) -> Outcome:
+        """The outcome of a run that was told to stop and has ended; CancelledError where its worker is to end with it."""
         if run.written_off:
             self.written_off.discard(run)
             late = format_duration(monotonic() - run.halted)
             log.warning("job %s %s has ended, %s after it was told to", run.claimed.id, run.claimed.task, late)
             raise asyncio.CancelledError
-        if run.worker.uncancel():
-            raise asyncio.CancelledError
+        run.worker.uncancel()
+        return self._endings.stopped(task, run) if run.stop == "exited" else outcome
 
     def _write_off(self, run: Run) -> None:
         """End the job of a handler that ignores its cancellation: its worker is replaced, what it still does is ignored."""
@@ -220,3 +245,11 @@ class Executor:
                 run, Finished(run.claimed, outcome, run.started, ran, ttl, run.progress, lines=run.lines)
             )
         run.worker.cancel()  # perhaps it heeds the second one
+
+
+def _carried(handler: Callable[[], Any]) -> tuple[Any, GeneratorExit | None]:
+    """What it returns; a GeneratorExit as a value, for one that a future carries closes all coroutines that wait for it."""
+    try:
+        return handler(), None
+    except GeneratorExit as error:
+        return None, error

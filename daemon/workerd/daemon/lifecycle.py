@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from workerd.daemon import guest
+from workerd.error_text import line_of
 from workerd.errors import StartupError
 from workerd.lifecycle import shutdowns, startups
 from workerd.redact import Redactor
@@ -41,7 +42,7 @@ class Lifecycle:
             error = await guest.trouble(self._call(fn), STARTUP_LIMIT)
             if error is not None:
                 log.debug("on_startup %s", fn.__qualname__, exc_info=error)
-                raise StartupError(f"on_startup {fn.__qualname__} failed: {self._redact(_line(error))}") from error
+                raise StartupError(f"on_startup {fn.__qualname__} failed: {self._redact(line_of(error))}") from error
 
     async def stop(self) -> None:
         """When nothing runs any more; also after a start that failed. What goes wrong is logged."""
@@ -49,11 +50,7 @@ class Lifecycle:
         for fn in reversed(shutdowns) if self._begun else ():
             error = await guest.trouble(self._call(fn), max(LEAST, end - monotonic()))
             if error is not None:
-                log.error("on_shutdown %s failed: %s", fn.__qualname__, _line(error), exc_info=error)
+                log.error("on_shutdown %s failed: %s", fn.__qualname__, line_of(error), exc_info=error)
 
     async def _call(self, fn: Callable[..., Any]) -> None:
         await guest.call(fn, **await self._resources.get(used(inspect.signature(fn))))
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

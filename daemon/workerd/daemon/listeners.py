@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from workerd.daemon import current, guest
 from workerd.ended import Ended, listeners
+from workerd.error_text import line_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +95,7 @@ class Line:
             current.attempt.set((told.job_id, told.task, told.attempt))
             error = await guest.trouble(guest.call(self._fn, told), LIMIT)
             if error is not None:
-                log.error("the listener %s failed: %s: %s", self.name, type(error).__name__, error, exc_info=error)
+                log.error("the listener %s failed: %s", self.name, line_of(error), exc_info=error)
             self._waiting.task_done()
             if self._dropped and self._waiting.empty():
                 log.warning("the listener %s has caught up, %s ends were dropped", self.name, self._dropped)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import asyncio
 
+    from workerd.daemon.current import Attempt
     from workerd.job import Job
     from workerd.job_lines import JobLines
     from workerd.queue.claim import Claimed
 
-Stop = Literal["cancelled", "returned", "lost", "timeout"]
+Stop = Literal["cancelled", "returned", "lost", "timeout", "exited"]
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +30,12 @@ class Run:
     halted: float = 0.0  # when
     progress: float | None = None
     committed: bool = False  # finish_in was called
+    exit: BaseException | None = None  # what something that it had started raised to end the whole program
     written_off: bool = False  # its job has ended without it: whatever it still does counts for nothing
+
+    @property
+    def attempt(self) -> Attempt:
+        return self.claimed.id, self.claimed.task, self.claimed.attempt
 
     @property
     def lines(self) -> JobLines | None:

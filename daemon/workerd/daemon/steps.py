@@ -7,6 +7,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from workerd import codec
+from workerd.daemon.threads import in_thread
 from workerd.errors import LeaseLost
 from workerd.outcomes import Snooze
 from workerd.units import LONGEST, format_duration
@@ -28,10 +29,10 @@ class Steps:
         self._loop = asyncio.get_running_loop()
 
     async def step(self, job: Job, name: str, call: Callable[[], Any]) -> Any:
-        """For a handler on the loop. A plain function is called in a thread."""
+        """For a handler on the loop. A plain function is called in a thread, which keeps no daemon from ending."""
         if await self.is_done(job, name):
             return self.result(job, name)
-        result = await (call() if inspect.iscoroutinefunction(call) else asyncio.to_thread(call))
+        result = await (call() if inspect.iscoroutinefunction(call) else in_thread(f"step {name}", call))
         return await self.keep(job, name, await result if inspect.isawaitable(result) else result)
 
     def step_in_thread(self, job: Job, name: str, call: Callable[[], Any]) -> Any:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+from workerd.daemon import current
+from workerd.daemon.pristine import Pristine
 
 if TYPE_CHECKING:
     from workerd.daemon.backlog import Backlog
@@ -20,10 +26,12 @@ if TYPE_CHECKING:
 
 TURN = 0.002  # seconds for which jobs that never wait may keep the loop from everything else
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One coroutine; `worker` counts from 1."""
+    """A place for one job at a time; `worker` counts from 1, `task` is the asyncio task that fills it now."""
 
     worker: int
     task: asyncio.Task[None] | None = None
@@ -53,6 +61,7 @@ class Workers:
         self._slots: list[Slot] = []
         self._leaving: set[Slot] = set()
         self._group: asyncio.TaskGroup | None = None
+        self._context = Context()  # of which each worker has a copy
         self.quiet = asyncio.Event()  # set when, after `drain`, no job runs
         self._draining = False
         self.mean_run: float | None = None  # seconds, an exponential average: how far ahead to claim
@@ -86,6 +95,7 @@ class Workers:
 
     def start(self, group: asyncio.TaskGroup, count: int) -> None:
         self._group = group
+        self._context = copy_context()
         self.scale(count)
 
     def scale(self, count: int) -> None:
@@ -120,15 +130,35 @@ class Workers:
         ]
 
     def _begin(self, worker: int) -> Slot:
-        assert self._group is not None
         slot = Slot(worker)
-        slot.task = self._group.create_task(self._work(slot), name=f"worker-{worker}")
+        self._fill(slot)
         return slot
+
+    def _fill(self, slot: Slot) -> None:
+        """Let a new asyncio task fill the slot. Raises RuntimeError when the daemon ends by an error."""
+        assert self._group is not None
+        working = self._work(slot)
+        try:
+            task = self._group.create_task(working, name=f"worker-{slot.worker}", context=self._context.copy())
+        except RuntimeError:
+            working.close()
+            raise
+        slot.task = task
+        task.add_done_callback(lambda ended: self._on_end(slot, ended))
+
+    def _on_end(self, slot: Slot, ended: asyncio.Task[None]) -> None:
+        """Fill the slot again unless that has been done, or nobody wants it any more."""
+        if slot.retired or slot.task is not ended:
+            return
+        with contextlib.suppress(RuntimeError):
+            self._fill(slot)
+            log.error("worker %s was cancelled, and not from here: another one takes its place", slot.worker)
 
     def _replace(self, run: Run, end: Finished) -> None:
         """The slot of a run that was written off is another one from now on; the coroutine that it leaves takes no job more."""
         for place, slot in enumerate(self._slots):
             if slot.task is run.worker:
+                slot.retired = True
                 self._slots[place] = self._begin(slot.worker)
         self._leaving = {slot for slot in self._leaving if slot.task is not run.worker}
         self._ended()
@@ -144,24 +174,47 @@ class Workers:
     async def _work(self, slot: Slot) -> None:
         worker = asyncio.current_task()
         assert worker is not None
+        pristine = Pristine()
         turned = 0.0  # when the loop last had its turn, as far as this worker knows
         while not slot.retired:
             job = self._backlog.take()
             if job is None:
+                current.attempt.set(None)
                 job = await self._backlog.get()
                 turned = monotonic()
             slot.job = job
             self._figures.busy += 1
-            ended = await self.run(job, worker)
+            closed = False
+            current.attempt.set((job.id, job.task, job.attempt))
+            context = copy_context()
+            try:
+                ended = await self.run(job, worker)
+            except (
+                GeneratorExit
+            ):  # what the handler awaited has raised it: Python has closed the run, which has ended by that
+                assert self._executor.last is not None
+                ended, closed = self._executor.last, True
             slot.job = None
             self._ended()
             ran = ended.ran
             self.mean_run = ran if self.mean_run is None else self.mean_run * 0.8 + ran * 0.2
             self._finisher.add(ended)
+            if closed or not pristine.holds(context):
+                self._succeed(slot)
+                return
             if ended.started + ran - turned > TURN:
+                current.attempt.set(None)
                 await asyncio.sleep(0)
                 turned = monotonic()
         self._leaving.discard(slot)
+
+    def _succeed(self, slot: Slot) -> None:
+        """The handler has left something in this asyncio task: another one fills the slot."""
+        if slot.retired:
+            self._leaving.discard(slot)
+            return
+        with contextlib.suppress(RuntimeError):
+            self._fill(slot)
 
     def _ended(self) -> None:
         self._figures.busy -= 1

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import decimal
 import faulthandler
 import os
 import resource
 import signal
 import sys
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workerd import codec, trace
 from workerd.codec import storable
-from workerd.daemon import django_connections, own_log, tracing
+from workerd.daemon import django_connections, forks, own_log, tracing
 from workerd.daemon.children.told import Channel, ChildHost, Forward
-from workerd.daemon.endings import describe
+from workerd.daemon.endings import describe, may_be_retried, task_input
 from workerd.daemon.printed import LogLines
 from workerd.errors import PayloadError, TaskError
 from workerd.job import Job
-from workerd.outcomes import Discard, RetryAfter, Snooze
+from workerd.outcomes import BadDelay, Discard, RetryAfter, Snooze, Unfit, decision
 from workerd.tasks import load_modules
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1  # prctl(2)
 OOM_SCORE = 500  # of 1000: where memory runs out, the kernel kills a child before the daemon and the database
 CHILD_DELAY = 0.5  # seconds that spans of a handler wait here: a child may be killed at any time
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # sent to all of a service; what a handler starts gets them as ever
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -39,6 +43,7 @@ def main() -> None:
     hello = channel.receive()
     if hello is None:
         return
+    forks.become_ordinary_after(SIGNALS)
     faulthandler.enable()  # a crash tells where, and the daemon keeps it with the job
     own_log.install([Forward(channel)], hello["level"])
     sys.stdout, sys.stderr = LogLines("stdout"), LogLines("stderr")
@@ -65,40 +70,52 @@ def _bind_to(parent: int) -> None:
         sys.exit(0)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
-    for number in (
-        signal.SIGTERM,
-        signal.SIGINT,
-    ):  # sent to all of a service; a handler's own programs get them as ever
+    for number in SIGNALS:
         signal.signal(number, lambda _number, _frame: None)
 
 
 def _answer(task: Task[..., Any] | None, request: dict[str, Any], host: ChildHost) -> dict[str, Any]:
     if task is None:
         return {"kind": "discard", "text": f"a fresh process that imports TASKS knows no task {request['task']}"}
+    return copy_context().run(_end_of, task, request, host)  # of its own: the next job finds nothing in it
+
+
+def _end_of(task: Task[..., Any], request: dict[str, Any], host: ChildHost) -> dict[str, Any]:
+    decimal.setcontext(decimal.getcontext().copy())  # an object, which handlers change in place
     carried = trace.read(request["trace"])
     trace.passed_on.set(carried)
     try:
         with tracing.within(carried), django_connections.around():
             result = _call(task, request, host)
-        return {"kind": "returned", "text": codec.dumps(result, f"the result of {task.name}")}
-    except (Snooze, RetryAfter) as error:
-        return {
-            "kind": "snooze" if isinstance(error, Snooze) else "retry",
-            "text": storable(str(error)),
-            "delay": error.delay,
-        }
-    except Discard as error:
-        return {"kind": "discard", "text": storable(str(error))}
-    except PayloadError as error:
-        return {"kind": "payload", "text": storable(str(error))}
+        return {"kind": "returned", "text": _result(task, result)}
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and each of it is an outcome
-        again = task.retry.covers(error)  # decided here, where the class is known
-        return {"kind": "raised", "text": storable(describe(error)), "again": again}
+        return _told(task, error)
+
+
+def _result(task: Task[..., Any], result: object) -> str:
+    try:
+        return codec.dumps(result, f"the result of {task.name}")
+    except PayloadError as error:
+        raise Unfit(str(error)) from None
+
+
+def _told(task: Task[..., Any], error: BaseException) -> dict[str, Any]:
+    """What the daemon is told of it: decided here, where the class is known."""
+    try:
+        decided = decision(error)
+    except BadDelay as wrong:
+        return {"kind": "raised", "text": storable(describe(error, f" ({wrong})")), "again": True}
+    match decided:
+        case Snooze() | RetryAfter():
+            kind = "snooze" if isinstance(decided, Snooze) else "retry"
+            return {"kind": kind, "text": storable(str(decided)), "delay": decided.delay}
+        case Discard() | Unfit():
+            return {"kind": "discard", "text": storable(str(decided))}
+    return {"kind": "raised", "text": storable(describe(error)), "again": may_be_retried(task, error)}
 
 
 def _call(task: Task[..., Any], request: dict[str, Any], host: ChildHost) -> Any:
-    payload = codec.loads(request["payload"])
-    arguments = task.arguments.restored(payload)
+    payload, arguments = task_input(task, request["payload"])
     if task.wants_job:
         job = Job(
             request["id"], task.name, request["queue"], request["attempt"], request["failures"], request["max_retries"],
@@ -106,13 +123,14 @@ def _call(task: Task[..., Any], request: dict[str, Any], host: ChildHost) -> Any
         )  # fmt: skip
         job.parents = dict(request["parents"])
         arguments = {**arguments, "job": job}
+    handler = partial(task.fn, **arguments)
     if task.memory is None:
-        return task.fn(**arguments)
+        return forks.contained(handler)
     before = resource.getrlimit(resource.RLIMIT_AS)
     limit = _memory()[0] + task.memory
     resource.setrlimit(resource.RLIMIT_AS, (limit if before[1] < 0 else min(limit, before[1]), before[1]))
     try:
-        return task.fn(**arguments)
+        return forks.contained(handler)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from workerd.daemon.children import questions
 from workerd.daemon.children.guard import Guard
 from workerd.daemon.children.process import Child
 from workerd.daemon.endings import Reported
-from workerd.errors import PayloadError
 from workerd.outcomes import Discard, RetryAfter, Snooze
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Children:
             "level": own_log.level(), "node": settings.node,
         }  # fmt: skip
         try:
-            child = Child(self._ended)
+            child = Context().run(Child, self._ended)  # its end is not logged within the job that is its first
             self._living.add(child)
             self._guard.watch(each.pid for each in self._living)
             async with asyncio.timeout(START_LIMIT):
@@ -164,7 +164,6 @@ _RAISED: dict[str, Callable[[dict[str, Any]], Exception]] = {
     "snooze": lambda answer: Snooze(answer["delay"], answer["text"]),
     "retry": lambda answer: RetryAfter(answer["delay"], answer["text"]),
     "discard": lambda answer: Discard(answer["text"]),
-    "payload": lambda answer: PayloadError(answer["text"]),
     "raised": lambda answer: Reported(answer["text"], again=answer["again"]),
 }
 

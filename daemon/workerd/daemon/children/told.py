@@ -39,6 +39,11 @@ class Channel:
             if self._socket is not None:
                 self._socket.sendall(data)
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether this process is a fork of the child."""
+        return self._socket is None
+
     def receive(self) -> dict[str, Any] | None:
         """The next message, None when the daemon has closed its end."""
         with self._turn:
@@ -117,6 +122,9 @@ class Forward(logging.Handler):
         self.setFormatter(logging.Formatter("%(message)s"))  # and the traceback, if there is one
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._channel.abandoned:  # a fork writes where the programs of a handler write
+            print(self.format(record), file=sys.__stderr__, flush=True)
+            return
         try:
             fields = {"name": record.name, "levelno": record.levelno, "levelname": record.levelname}
             self._channel.send(

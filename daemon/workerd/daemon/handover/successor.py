@@ -9,6 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from workerd.daemon.handover.channel import Channel
+from workerd.daemon.threads import in_thread
 from workerd.errors import HandoverFailed
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ class Successor:
         channel, end = Channel.pair()
         channel.send(state, fds)  # at once: those who drain may go meanwhile, and close theirs
         with end:
-            process = await asyncio.to_thread(launch.run, end.fileno())
+            process = await in_thread("launch", lambda: launch.run(end.fileno()))
         successor = cls(channel)
         try:
             async with asyncio.timeout(START_LIMIT):
                 # It leaves our family at once, for its supervisor is to be its parent.
-                await asyncio.to_thread(process.wait)
+                await in_thread("launch", process.wait)
                 await successor._ready()
         except TimeoutError:
             successor.dismiss()

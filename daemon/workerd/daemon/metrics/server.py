@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import selectors
 import threading
 from typing import TYPE_CHECKING
 
 from workerd.daemon.metrics.http import Http
+from workerd.daemon.threads import in_thread
 
 if TYPE_CHECKING:
     import socket
@@ -39,10 +39,10 @@ class MetricsServer:
             return
         if self._thread is not None:
             os.write(self._ringer, b"x")
-            await asyncio.to_thread(self._thread.join)
+            await in_thread("metrics", self._thread.join)
             os.close(self._ringer)
         http.server_close()
-        await asyncio.to_thread(http.answer_all, LAST_LIMIT)
+        await in_thread("metrics", lambda: http.answer_all(LAST_LIMIT))
 
 
 def _serve(http: Http, bell: int) -> None:

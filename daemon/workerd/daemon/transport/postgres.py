@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from workerd import embedded
 from workerd.daemon.opening import Opening
+from workerd.daemon.threads import in_thread
 from workerd.daemon.transport.postgres_session import PostgresDesk, PostgresPresence, PostgresSession
 from workerd.queue import default_queue
 from workerd.queue.database import PATIENCE_CONNECTING, connect, location
@@ -65,7 +65,7 @@ class PostgresTransport:
         if self._queue is not None:
             await self._queue.expire()
         if self._where.embedded:
-            await asyncio.to_thread(embedded.start, self._settings.state_dir)
+            await in_thread("embedded", lambda: embedded.start(self._settings.state_dir))
 
     def close(self) -> None:
         default_queue.set_default(None)
