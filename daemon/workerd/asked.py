@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, get_args
 
+from workerd import bounds
 from workerd.errors import TaskError
 from workerd.units import Duration, parse_duration
 
@@ -32,7 +34,7 @@ class After:
     def __post_init__(self) -> None:
         _check("After: need", self.need, Need)
         _check("After: end", self.end, End)
-        if isinstance(self.jobs, (str, bytes)) or not all(type(job) is int for job in self.jobs):
+        if not isinstance(self.jobs, Iterable) or not all(type(job) is int and 0 <= job < 2**63 for job in self.jobs):
             raise TaskError(f"after is {self.jobs!r}, allowed is a list of ids of jobs")
 
 
@@ -87,8 +89,8 @@ def asked(asks: Mapping[str, Any]) -> Asked | None:
     _check("key_until", given.get("key_until", "finished"), KeyUntil)
     if "pin" in given and "prefer" in given:
         raise TaskError("pin and prefer exclude each other")
-    if "" in (given.get("pin"), given.get("prefer")):
-        raise TaskError("pin and prefer take the name of a node: `workerctl nodes list` shows them")
+    for name in given.keys() & {"pin", "prefer"}:
+        bounds.check_name(f"{name} (the name of a node: `workerctl nodes list` shows them)", given[name])
     at, within = _deadline(deadline)
     return Asked(tuple(after.jobs), after.need, after.end, deadline=at, deadline_in=within, **given)
 
@@ -97,8 +99,7 @@ def _deadline(value: Duration | datetime | None) -> tuple[datetime | None, timed
     if value is None:
         return None, None
     if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise TaskError("deadline has no time zone: use datetime.now(timezone.utc) or another aware datetime")
+        bounds.check_time("deadline", value)
         return value, None
     try:
         return None, timedelta(seconds=parse_duration(value))

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from workerd.bounds import RETRIES, check_whole
 from workerd.errors import TaskError, WorkerdError, leaves
 from workerd.units import Duration, parse_duration
 
@@ -32,8 +33,8 @@ class Retry:
     give_up_on: Raised = ()
 
     def __post_init__(self) -> None:
-        if self.max is not None and not 0 <= self.max <= 32767:
-            raise TaskError(f"Retry: max is {self.max}, allowed is 0 to 32767")
+        if self.max is not None:
+            check_whole("Retry: max", self.max, RETRIES)
         if not 1 <= self.factor <= 1000 or not 0 <= self.jitter <= 1:
             raise TaskError("Retry: factor is between 1 and 1000, jitter between 0 and 1")
         if self.on is not None:

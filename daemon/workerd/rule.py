@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
+from workerd.bounds import check_time
 from workerd.errors import TaskError
 from workerd.units import parse_duration
 
@@ -33,7 +34,12 @@ class Rule:
         try:
             _zone(self.tz)
             self.next_after(datetime.now(UTC))
-        except (ValueError, OSError, KeyError) as error:  # an unknown zone is a KeyError, a folder an OSError
+        except (
+            ValueError,
+            OSError,
+            KeyError,
+            TaskError,
+        ) as error:  # an unknown zone is a KeyError, a folder an OSError
             raise TaskError(f"the schedule {self.kind} {self.text!r} in {self.tz!r} cannot be: {error}") from error
 
     def next_after(self, moment: datetime) -> datetime | None:
@@ -41,8 +47,7 @@ class Rule:
         match self.kind:
             case "at":
                 at = datetime.fromisoformat(self.text)
-                if at.tzinfo is None:
-                    raise ValueError("the time has no zone")
+                check_time("the time", at)
                 return at.astimezone(UTC) if at > moment else None
             case "every":
                 seconds = parse_duration(self.text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
+from workerd import bounds
 from workerd.errors import TaskError
 from workerd.rule import CatchUp, Rule
 from workerd.units import format_duration, parse_duration
@@ -44,6 +45,14 @@ def schedule(
         raise TaskError("schedule: give one of a cron expression, every= and at=")
     if catch_up not in get_args(CatchUp):
         raise TaskError(f"schedule: catch_up is {catch_up!r}, allowed is {', '.join(get_args(CatchUp))}")
+    if name is not None:
+        bounds.check_name("schedule: name", name)
+    if queue is not None:
+        bounds.check_name("schedule: queue", queue)
+    if priority is not None:
+        bounds.check_whole("schedule: priority", priority, bounds.PRIORITIES)
+    if at is not None:
+        bounds.check_time("schedule: at", at)
     return Schedule(_rule(cron, every, at, tz), payload or {}, name, catch_up, queue, priority)
 
 

@@ -7,7 +7,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from workerd import asked
+from workerd import asked, bounds
 from workerd.arguments import Arguments
 from workerd.errors import TaskError
 from workerd.limit import UNLIMITED, Limit
@@ -179,7 +179,10 @@ def task(
     """
 
     def register(fn: Callable[..., Any]) -> Task[..., Any]:
-        title = name or fn.__name__
+        title = fn.__name__ if name is None else name
+        bounds.check_name("the name of a task", title)
+        bounds.check_name(f"task {title}: queue", queue)
+        bounds.check_whole(f"task {title}: priority", priority, bounds.PRIORITIES)
         declared = Task(
             fn, title, queue, priority, Retry(retry) if isinstance(retry, int) else retry or Retry(),
             _duration(title, "timeout", timeout), _duration(title, "result_ttl", result_ttl), cpu, _memory(title, cpu, memory),
@@ -227,8 +230,8 @@ def _memory(task_name: str, cpu: bool, value: str | int | None) -> int | None:
 
 
 def _limit(task_name: str, rate: str | float | None, concurrency: int | None) -> Limit:
-    if concurrency is not None and concurrency < 1:
-        raise TaskError(f"task {task_name}: concurrency is {concurrency}, allowed is 1 and more")
+    if concurrency is not None:
+        bounds.check_whole(f"task {task_name}: concurrency", concurrency, bounds.COUNT)
     try:
         return Limit(None if rate is None else parse_rate(rate), concurrency)
     except ValueError as error:

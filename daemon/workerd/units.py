@@ -30,7 +30,10 @@ def parse_duration(value: Duration) -> float:
     elif isinstance(value, str):
         seconds = _parse_text(value)
     else:
-        seconds = float(value)
+        try:
+            seconds = float(value)
+        except (TypeError, ValueError, OverflowError):
+            seconds = math.nan
     if not math.isfinite(seconds) or seconds < 0:
         raise ValueError(f"{value!r} is not a duration: use seconds, or 90s, 5m, 2h, 7d")
     if seconds > LONGEST:

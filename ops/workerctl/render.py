@@ -117,10 +117,13 @@ def lines(rows: Iterable[Sequence[str]]) -> None:
 
 
 def brief(moment: str | None) -> str:
-    """An ISO time in the reader's zone, to the second."""
+    """An ISO time in the reader's zone, to the second; what is none, such as a time beyond the calendar, as it is."""
     from datetime import datetime
 
-    return "" if moment is None else datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return "" if moment is None else datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):
+        return str(moment)
 
 
 def clock(moment: str | None) -> str:

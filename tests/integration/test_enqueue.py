@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import until
 from workerd import Queue
-from workerd.errors import DatabaseError, PayloadError
+from workerd.errors import DatabaseError, TaskError
 from workerd.queue.enqueue import COPY_FROM
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ async def test_a_call_that_cannot_be_stored_fails_alone(queue: Queue, db: DB) ->
         return_exceptions=True,
     )
     assert [isinstance(answer, int) for answer in answers] == [True] * 5 + [False] + [True] * 5
-    assert isinstance(answers[5], PayloadError)
+    assert isinstance(answers[5], TaskError)
     assert await db.fetchval("SELECT count(*) FROM workerd.ready") == 10
 
 
@@ -110,7 +110,7 @@ async def test_many_in_one_call_belong_to_the_transaction_of_the_caller(queue: Q
 async def test_one_bad_payload_among_many_stores_none_and_leaves_the_transaction_usable(queue: Queue, db: DB) -> None:
     async with db.transaction():
         kept = await queue.enqueue("echo", {"value": 1}, connection=db)
-        with pytest.raises(PayloadError):
+        with pytest.raises(TaskError):
             await queue.enqueue_many("", [{}] * MANY, connection=db)
     assert await db.fetchval("SELECT array_agg(id) FROM workerd.ready") == [kept]
 

@@ -228,7 +228,7 @@ async def test_bad_payloads_are_refused_with_advice(queue: Queue, db: DB) -> Non
         await queue.enqueue("echo", {"value": {1, 2}})
     with pytest.raises(PayloadError, match="NUL"):
         await queue.enqueue("echo", {"value": "a\0b"})
-    with pytest.raises(PayloadError, match="priority"):
+    with pytest.raises(TaskError, match="priority"):
         await queue.enqueue("echo", priority=40000)
     assert await db.fetchval("SELECT count(*) FROM workerd.job") == 0
 
@@ -260,7 +260,7 @@ async def test_enqueues_at_the_same_time_each_get_their_own_answer(queue: Queue,
     await asyncio.sleep(0)
     given_up.cancel()
     ids = await asyncio.gather(*calls)
-    with pytest.raises(PayloadError, match="priority 40000"):
+    with pytest.raises(TaskError, match="priority is 40000"):
         await wrong
     rows = await db.fetch("SELECT id, payload ->> 'value' AS value, priority FROM workerd.job WHERE id = ANY ($1)", ids)
     assert {row["id"]: (int(row["value"]), row["priority"]) for row in rows} == {

@@ -150,7 +150,7 @@ async def test_what_the_code_declares_is_declared_once(db: DB) -> None:
     ("options", "reason"),
     [
         ({"limit": "fast"}, "'fast' is not a rate: use 10/s, 100/m or 1000/h"),
-        ({"concurrency": 0}, "concurrency is 0, allowed is 1 and more"),
+        ({"concurrency": 0}, "concurrency is 0, allowed is a whole number from 1"),
         ({"limit_key": "tenant"}, "limit_key is tenant, which is no argument of it"),
     ],
 )

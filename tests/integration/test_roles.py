@@ -188,6 +188,11 @@ ACTS: dict[str, tuple[Act, set[str]]] = {
     "read payloads while enqueuing": (
         "INSERT INTO workerd.ready (lane, id, task, payload) VALUES (1, 99, 'echo', '{}') RETURNING payload", CHANGES,
     ),
+    "write a job past the functions": ("INSERT INTO workerd.ready (lane, id, task, payload) VALUES (1, 99, 'echo', '{}')", CHANGES),
+    "write a scheduled job past the functions": (
+        "INSERT INTO workerd.scheduled (lane, id, task, payload, run_at) VALUES (1, 99, 'echo', '{}', now())", CHANGES,
+    ),
+    "take a key past the functions": ("INSERT INTO workerd.key (key, id) VALUES ('b', 99)", CHANGES),
     "read results": ("SELECT result FROM workerd.history", READS),
     "read steps": ("SELECT result FROM workerd.step", READS),
     "read answers": ("SELECT payload FROM workerd.signal", READS),

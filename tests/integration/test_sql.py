@@ -50,10 +50,10 @@ async def test_the_view_counts_jobs_by_status(node: InProcess, queue: Queue, db:
 REFUSED = {
     "workerd.enqueue('t', '[1]')": "not a JSON object",
     "workerd.enqueue('t', NULL)": "not a JSON object",
-    "workerd.enqueue('t', jsonb_build_object('x', repeat('y', 1000001)))": "over 1 MB",
+    "workerd.enqueue('t', jsonb_build_object('x', repeat('y', 1000001)))": "has 1,000,009 bytes, the limit is 1,000,000",
     "workerd.enqueue('t', priority => 99999)": "priority 99999",
-    "workerd.enqueue('t', queue => '')": "queue_name_check",
-    "workerd.enqueue('t', key => '')": "key_key_check",
+    "workerd.enqueue('t', queue => '')": "the name of a queue is empty",
+    "workerd.enqueue('t', key => '')": "key is empty",
 }
 
 

@@ -35,10 +35,15 @@ def loop() -> list[object]:
     return value
 
 
-@pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", 2**64, "\ud800", 1j, loop()])
+@pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", 2**64, "\ud800", 1j])
 def test_what_is_not_json_is_refused_by_its_name(value: object) -> None:
     with pytest.raises(PayloadError, match=r"^the payload of f is not JSON: "):
         dumps(value, "the payload of f")
+
+
+def test_what_has_no_end_is_refused() -> None:
+    with pytest.raises(PayloadError, match=r"^the payload of f is nested more than 200 levels deep: "):
+        dumps(loop(), "the payload of f")
 
 
 def test_a_megabyte_is_allowed_and_one_byte_more_is_not() -> None:

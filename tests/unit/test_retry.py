@@ -86,8 +86,8 @@ def test_jitter_spreads() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"max": -1}, "max is -1, allowed is 0 to 32767"),
-        ({"max": 32768}, "max is 32768, allowed is 0 to 32767"),
+        ({"max": -1}, "max is -1, allowed is a whole number from 0 to 32767"),
+        ({"max": 32768}, "max is 32768, allowed is a whole number from 0 to 32767"),
         ({"factor": 0.5}, "factor is between 1 and 1000"),
         ({"factor": float("nan")}, "factor is between 1 and 1000"),
         ({"factor": 1e6}, "factor is between 1 and 1000"),

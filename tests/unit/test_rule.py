@@ -96,7 +96,7 @@ def test_a_time_that_is_only_just_over_is_not_missed() -> None:
         ({"cron": "0 6 * * *", "tz": "Mars/Base"}, "'Mars/Base' cannot be"),
         ({"every": "0.1s"}, "the shortest interval is 1s"),
         ({"every": "often"}, "'often' is not a duration"),
-        ({"at": datetime(2030, 1, 1)}, "the time has no zone"),  # noqa: DTZ001
+        ({"at": datetime(2030, 1, 1)}, "at has no time zone"),  # noqa: DTZ001
         ({}, "give one of a cron expression, every= and at="),
         ({"cron": "* * * * *", "every": "1m"}, "give one of"),
         ({"every": "1m", "catch_up": "some"}, "catch_up is 'some', allowed is none, last, all"),

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 from weakref import WeakSet
 
-from workerd import codec, trace
+from workerd import bounds, codec, trace
 from workerd.asked import asked
-from workerd.errors import JobError, JobFailed, NotFound, TaskError
+from workerd.errors import JobError, JobFailed, NotFound
 from workerd.queue import change as changes
 from workerd.queue import enqueue, producer, signals, transactions
 from workerd.queue import flow as flows
@@ -261,7 +261,7 @@ class Queue:
 
         Raises JobError when there is no such job, when it runs or has ended, and what `enqueue` raises.
         """
-        what = enqueue.options("", queue, priority, delay, run_at, max_retries)
+        what = enqueue.options(f"job {job_id}", queue, priority, delay, run_at, max_retries)
         text = None if payload is None else enqueue.payload_text(f"job {job_id}", payload)
 
         async def write(own: AnyConnection) -> str:
@@ -328,8 +328,8 @@ def checked(
     delay: Duration | None, run_at: datetime | None, max_retries: int | None, asks: Asks,
 ) -> tuple[Options, str]:  # fmt: skip
     """Options and payload of a call, as JSON. Raises TaskError, PayloadError."""
-    if key == "":
-        raise TaskError("key is empty: leave it out, or name what the job is about")
+    if key is not None:
+        bounds.check_key(key)
     what = enqueue.options(task, queue, priority, delay, run_at, max_retries, asked(asks) if asks else None)
     return what, enqueue.payload_text(task, payload or {})
 

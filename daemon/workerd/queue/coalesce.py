@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import asyncpg
 
 from workerd.errors import DatabaseError, PayloadError, TransactionConflict
-from workerd.queue.enqueue import Options, many, one
+from workerd.queue.enqueue import Options, many, may_write, one, plain
 from workerd.queue.own_transaction import again
 from workerd.queue.pool import CLOSED, OTHER_LOOP
 
@@ -39,6 +40,7 @@ class Coalescer:
         self._waiting: list[Call] = []
         self._writing = False
         self._crowd = False  # there were others when the last call was written
+        self._direct: bool | None = None  # the role may write into the tables; None: not asked yet
         self._writer: asyncio.Task[None] | None = None
         self._closed: asyncio.Future[None] | None = None  # done when nobody writes any more
         self._kept = _Kept(pool)
@@ -78,10 +80,17 @@ class Coalescer:
         self._writing = True
         try:
             async with self._kept as connection:
+                if self._direct is None:
+                    self._direct = await may_write(connection)
+                write = (
+                    partial(plain, connection, what, payload)
+                    if self._direct
+                    else partial(one, connection, what, payload, None)
+                )
                 try:
-                    return await one(connection, what, payload, None)
+                    return await write()
                 except TransactionConflict:
-                    return await again(lambda: one(connection, what, payload, None))
+                    return await again(write)
         finally:
             self._crowd = bool(self._waiting)
             self._next()

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
-from workerd.errors import DatabaseError, JobError, PayloadError, TransactionConflict, WorkerdError, WriteUnknown
+from workerd.errors import (
+    DatabaseError,
+    JobError,
+    PayloadError,
+    TaskError,
+    TransactionConflict,
+    WorkerdError,
+    WriteUnknown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -20,7 +28,8 @@ RAW = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientErro
 
 _DRIVERS = frozenset({"asyncpg", "psycopg", "psycopg2", "sqlalchemy", "django"})
 _NO_QUEUE = ("42883", "42P01", "3F000")  # no such function, table, schema
-_REFUSED_DATA = ("22", "23514")  # of a wrong type or size; against a check
+_REFUSED_DATA = ("22", "23514", "54")  # of a wrong type or size; against a check; beyond a limit of the server
+_WRONG_TRANSACTION = "25000"  # of an isolation level that the call cannot work in
 _LOST = ("08", "57P")  # the connection ended, the server ended the session
 
 
@@ -41,6 +50,8 @@ def translated(error: BaseException) -> WorkerdError:
         return DatabaseError(f"the database did not do it: {text}")
     if state.startswith(_REFUSED_DATA):
         return PayloadError(str(error))
+    if state == _WRONG_TRANSACTION:
+        return TaskError(str(error))
     if state.startswith("40"):
         return TransactionConflict(f"another transaction was in the way: {text} (run the transaction again)")
     if state.startswith(_LOST) or getattr(error, "severity", None) in ("FATAL", "PANIC"):

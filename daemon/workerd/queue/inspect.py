@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 STATES = ("queued", "running", "scheduled", "blocked", "succeeded", "failed", "cancelled")
 
 _COLUMNS = """id, task, queue, state, priority, payload, result, error, attempt, failures, max_retries, progress, message, key,
-    enqueued_at, run_at, started_at, finished_at, node, attempts, fingerprint"""
+    workerd.shown(enqueued_at) AS enqueued_at, workerd.shown(run_at) AS run_at, workerd.shown(started_at) AS started_at,
+    workerd.shown(finished_at) AS finished_at, node, attempts, fingerprint"""
 _WHERE = """
     ($1::text[] IS NULL OR state = ANY ($1)) AND ($2::text IS NULL OR queue = $2) AND ($3::text IS NULL OR task = $3)
     AND ($4::text IS NULL OR node = $4) AND ($5::text IS NULL OR key = $5)
@@ -173,9 +174,7 @@ async def known_tasks(connection: AnyConnection) -> set[str]:
 def _job(row: Any) -> dict[str, Any]:
     told = dict(row)
     for name in ("payload", "result", "attempts"):
-        told[name] = None if told[name] is None else codec.loads(told[name])
-    for name in ("enqueued_at", "run_at", "started_at", "finished_at"):
-        told[name] = _time(told[name])
+        told[name] = None if told[name] is None else codec.shown(told[name])
     told["retries_left"] = None if told["max_retries"] is None else max(0, told["max_retries"] - told["failures"])
     told["progress"] = None if told["progress"] is None else round(told["progress"], 4)
     told["attempts"] = [*(told["attempts"] or []), *_last_attempt(told)]

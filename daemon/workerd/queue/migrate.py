@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from workerd.job import AnyConnection
 
 LOCK = 0x776F726B657264  # the advisory lock of migrations: "workerd" in hexadecimal
+ENCODINGS = ("UTF8", "SQL_ASCII")  # of databases; the second takes any text
+UTF8 = "make another one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
 PATIENCE = 30.0  # seconds for which one part is tried while others hold what it needs
 _PAUSE = 0.5  # seconds between two tries, in which those who queued up behind the first one go on
 _LONGEST = 86400.0  # seconds that one part may take: where it takes long it hinders nobody
@@ -97,7 +99,8 @@ def latest() -> int:
 
 
 async def current(connection: AnyConnection) -> int:
-    """The version of the schema in the database; 0 when there is none."""
+    """The version of the schema in the database; 0 when there is none. Raises SchemaError where it could not store all texts."""
+    refuse_encoding(connection.get_settings().server_encoding)
     if await connection.fetchval("SELECT to_regclass('workerd.migration') IS NULL"):
         return 0
     version: int = await connection.fetchval("SELECT coalesce(max(version), 0) FROM workerd.migration")
@@ -113,6 +116,14 @@ async def pending(connection: AnyConnection) -> list[Migration]:
     done = {tuple(row) for row in rows}
     todo = [m for m in known() if m.version > version]
     return [replace(m, parts=tuple(p for p in m.parts if (m.version, p.number) not in done)) for m in todo]
+
+
+def refuse_encoding(encoding: str) -> None:
+    """Raise SchemaError for a database whose encoding lacks characters that payloads, results and errors may have."""
+    if encoding not in ENCODINGS:
+        raise SchemaError(
+            f"the encoding of the database is {encoding}, which lacks characters that jobs may carry: {UTF8}"
+        )
 
 
 def check(version: int) -> None:

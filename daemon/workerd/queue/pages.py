@@ -43,7 +43,8 @@ async def page(connection: AnyConnection, wanted: Wanted, limit: int) -> list[di
     conditions, arguments = _conditions(wanted)
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     views = [view for view, states in _VIEWS.items() if wanted.state is None or wanted.state in states]
-    parts = [f"(SELECT {', '.join(COLUMNS)} FROM workerd.{view} {where} ORDER BY id DESC LIMIT $1)" for view in views]  # noqa: S608 - ours
+    columns = ", ".join(f"workerd.shown({name}) AS {name}" if name in _TIMES else name for name in COLUMNS)
+    parts = [f"(SELECT {columns} FROM workerd.{view} {where} ORDER BY id DESC LIMIT $1)" for view in views]  # noqa: S608 - ours
     sql = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS found ORDER BY id DESC LIMIT $1"  # noqa: S608
     return [_told(row) for row in await connection.fetch(sql, limit, *arguments)]
 
@@ -65,8 +66,6 @@ def _conditions(wanted: Wanted) -> tuple[list[str], list[Any]]:
 
 def _told(row: Any) -> dict[str, Any]:
     told = dict(row)
-    for name in _TIMES:
-        told[name] = told[name] and told[name].isoformat(timespec="milliseconds")
     told["progress"] = told["progress"] and round(told["progress"], 4)
     told["error"] = told["error"] and told["error"].splitlines()[0][:500]
     return told

@@ -1,5 +1,5 @@
 -- What each role may do with the schema: everything that it may, anew each time. Other functions than those below run with the rights of
--- their caller, so that these tables say it all.
+-- their caller.
 DO $$
 DECLARE
     object text;
@@ -14,20 +14,14 @@ END $$;
 GRANT USAGE ON SCHEMA workerd TO {prefix}_enqueue, {prefix}_work, {prefix}_operate, {prefix}_read;
 GRANT SELECT ON workerd.migration, workerd.migration_part TO {prefix}_enqueue, {prefix}_work, {prefix}_operate, {prefix}_read;
 
--- enqueue: puts jobs into the queue and answers them; it reads no payload, nor does it set what counts attempts.
-GRANT USAGE ON SEQUENCE workerd.job_id, workerd.ticket TO {prefix}_enqueue;
-GRANT SELECT ON workerd.task, workerd.queue, workerd.lane, workerd.limit_in_force TO {prefix}_enqueue;
-GRANT INSERT (name) ON workerd.queue TO {prefix}_enqueue;
-GRANT INSERT (queue, priority, node, limited) ON workerd.lane TO {prefix}_enqueue;
-GRANT INSERT (lane, id, max_retries, task, key, payload, options), SELECT (lane, id) ON workerd.ready TO {prefix}_enqueue;
-GRANT INSERT (id, lane, run_at, max_retries, task, key, payload, options, waits, line), SELECT (id) ON workerd.scheduled TO {prefix}_enqueue;
-GRANT INSERT (child, parent) ON workerd.dependency TO {prefix}_enqueue;
-GRANT INSERT (child) ON workerd.unlooked TO {prefix}_enqueue;
-GRANT SELECT (id) ON workerd.history TO {prefix}_enqueue;
-GRANT INSERT, SELECT ON workerd.key TO {prefix}_enqueue;
-GRANT INSERT (id, event, payload) ON workerd.signal TO {prefix}_enqueue;
+-- enqueue: puts jobs into the queue and answers them, by functions that act as the owner and look at what they are given; it has no rights
+-- on tables, so it reads no payload, nor does it write what these functions would refuse.
+GRANT EXECUTE ON FUNCTION workerd.enqueue, workerd.enqueue_many, workerd.signal TO {prefix}_enqueue;
 
 -- work: what a daemon does, and what the handlers of its jobs enqueue and await
+GRANT USAGE ON SEQUENCE workerd.job_id, workerd.ticket TO {prefix}_work;
+GRANT SELECT, INSERT (name) ON workerd.queue TO {prefix}_work;
+GRANT SELECT, INSERT (queue, priority, node, limited) ON workerd.lane TO {prefix}_work;
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     workerd.ready, workerd.scheduled, workerd.lease, workerd.key, workerd.progress, workerd.step, workerd.awaited, workerd.signal,
     workerd.job_log, workerd.tally, workerd.node, workerd.node_order, workerd.dependency, workerd.unlooked, workerd.slot, workerd.bucket,
@@ -47,6 +41,9 @@ BEGIN
 END $$;
 
 -- operate: what workerctl does to jobs, queues and nodes
+GRANT USAGE ON SEQUENCE workerd.job_id, workerd.ticket TO {prefix}_operate;
+GRANT INSERT (name) ON workerd.queue TO {prefix}_operate;
+GRANT INSERT (queue, priority, node, limited) ON workerd.lane TO {prefix}_operate;
 GRANT SELECT, INSERT, UPDATE, DELETE ON workerd.ready, workerd.scheduled, workerd.key TO {prefix}_operate;
 GRANT INSERT, DELETE ON workerd.history TO {prefix}_operate;
 GRANT DELETE ON workerd.job_log TO {prefix}_operate;

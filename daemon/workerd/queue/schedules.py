@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from workerd import codec
-from workerd.errors import JobError, NotFound
+from workerd.errors import JobError, NotFound, TaskError
 from workerd.queue.driver_errors import answered
 from workerd.rule import Rule, due_times
 
@@ -42,7 +42,7 @@ _ENTER = """
     INSERT INTO workerd.schedule (name, task, payload, kind, rule, tz, catch_up) VALUES ($1, $2, '{}', 'at', '', '', 'last')
     ON CONFLICT DO NOTHING
 """
-_LOCK = "SELECT * FROM workerd.schedule WHERE name = $1 FOR UPDATE"
+_LOCK = "SELECT declaration, paused_at, kind, rule, tz, last_at FROM workerd.schedule WHERE name = $1 FOR UPDATE"
 _NOW = "SELECT clock_timestamp()"
 _SET = """
     UPDATE workerd.schedule SET task = $2, payload = $3, queue = $4, priority = $5, kind = $6, rule = $7, tz = $8, catch_up = $9,
@@ -57,7 +57,13 @@ _REMOVE = "DELETE FROM workerd.schedule WHERE name = $1"
 _RUN = (
     "SELECT workerd.enqueue(task, payload, queue => queue, priority => priority) FROM workerd.schedule WHERE name = $1"
 )
-_FIND = "SELECT * FROM workerd.schedule ORDER BY name"
+_FIND = """
+    SELECT name, task, payload, queue, priority, kind, rule, tz, catch_up, paused_at IS NOT NULL AS paused,
+        declaration IS NOT NULL AS declared,
+        CASE WHEN next_at >= '0001-01-02 00:00:00Z' AND next_at < '9999-01-01 00:00:00Z' THEN next_at END AS next_at,
+        workerd.shown(next_at) AS next, workerd.shown(last_at) AS last_at
+    FROM workerd.schedule ORDER BY name
+"""
 _DECLARED = "SELECT name, declaration FROM workerd.schedule WHERE declaration IS NOT NULL AND task = ANY ($1)"
 _WAKE = "SELECT workerd.wake_leader()"
 
@@ -175,16 +181,33 @@ async def find(connection: AnyConnection, ahead: int = 1) -> list[dict[str, Any]
 
 
 def _shown(row: asyncpg.Record, ahead: int) -> dict[str, Any]:
-    rule, moment = _rule(row), row["next_at"] if row["paused_at"] is None else None
-    times: list[datetime] = []
-    while moment is not None and len(times) < ahead:
-        times.append(moment)
-        moment = rule.next_after(moment)
-    names = ("name", "task", "queue", "priority", "kind", "rule", "tz", "catch_up", "next_at", "last_at")
-    return {
-        **{name: row[name] for name in names}, "payload": json.loads(row["payload"]), "words": rule.words,
-        "paused": row["paused_at"] is not None, "declared": row["declaration"] is not None, "next": times,
-    }  # fmt: skip
+    """A time that no calendar here has stays the text that it is; so does a rule that cannot be, with the reason as its words."""
+    names = (
+        "name",
+        "task",
+        "queue",
+        "priority",
+        "kind",
+        "rule",
+        "tz",
+        "catch_up",
+        "next_at",
+        "last_at",
+        "paused",
+        "declared",
+    )
+    told = {**{name: row[name] for name in names}, "payload": codec.shown(row["payload"])}
+    times: list[datetime | str] = [] if row["paused"] or row["next"] is None else [row["next_at"] or row["next"]]
+    try:
+        rule = _rule(row)
+    except TaskError as error:
+        return {**told, "words": str(error), "next": times}
+    while 0 < len(times) < ahead and isinstance(moment := times[-1], datetime):
+        following = rule.next_after(moment)
+        if following is None:
+            break
+        times.append(following)
+    return {**told, "words": rule.words, "next": times[:ahead]}
 
 
 def _rule(row: asyncpg.Record) -> Rule:

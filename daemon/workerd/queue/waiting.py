@@ -39,7 +39,7 @@ _LED = """
 """
 _OVERDUE = """
     SELECT name, extract(epoch FROM clock_timestamp() - next_at)::float8 FROM workerd.schedule
-    WHERE paused_at IS NULL AND next_at < clock_timestamp() - make_interval(secs => $1) ORDER BY next_at
+    WHERE paused_at IS NULL AND isfinite(next_at) AND next_at < clock_timestamp() - make_interval(secs => $1) ORDER BY next_at
 """
 
 

@@ -134,9 +134,10 @@ def json_object(text: str, what: str) -> dict[str, Any]:
     from workerd.errors import ConfigError, PayloadError
 
     try:
-        value = codec.loads(text)
+        value = codec.read(text)
     except PayloadError as error:
-        raise ConfigError(f"{what} is {error}; expected is {EXPECTED}") from None
+        said = f"{what} {error}" if str(error).startswith("has ") else f"{what} is {error}; expected is {EXPECTED}"
+        raise ConfigError(said) from None
     if not isinstance(value, dict):
         raise ConfigError(f"{what} is not {EXPECTED}")
     return value

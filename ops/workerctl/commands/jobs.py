@@ -234,9 +234,10 @@ def signal(
     from workerd.errors import ConfigError, JobError, PayloadError
 
     try:
-        value = codec.loads(payload)
+        value = codec.read(payload)
     except PayloadError as error:
-        raise ConfigError(f"the payload is {error}") from None
+        said = str(error)
+        raise ConfigError(f"the payload {said}" if said.startswith("has ") else f"the payload is {said}") from None
     if not context.run(_signal(job_id, event, value)):
         raise JobError(f"job {job_id} was told {event} before: that answer holds")
     render.say(f"job {job_id} is told {event}")

@@ -123,11 +123,13 @@ def _next(schedule: dict[str, Any]) -> str:
     return _in_words(schedule["next"][0], schedule["tz"])
 
 
-def _in_words(moment: datetime, tz: str) -> str:
+def _in_words(moment: datetime | str, tz: str) -> str:
     from datetime import UTC, datetime
     from zoneinfo import ZoneInfo
 
     from workerd.units import format_duration
 
+    if isinstance(moment, str):  # beyond the calendar
+        return moment
     left = max(0.0, (moment - datetime.now(UTC)).total_seconds())
     return f"in {format_duration(round(left))}, {moment.astimezone(ZoneInfo(tz)):%a %d %b %H:%M:%S}"

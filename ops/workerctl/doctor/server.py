@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from workerctl.doctor.finding import Finding, ok, problem, warning
-from workerd.queue import server
+from workerd.queue import migrate, server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,10 @@ async def version(ground: Ground) -> list[Finding]:
         return [
             problem("database", f"PostgreSQL {found.version // 10000} is too old", "upgrade the server to 15 or newer")
         ]
+    encoding = ground.connection.get_settings().server_encoding
+    if encoding not in migrate.ENCODINGS:
+        said = f"the encoding of the database is {encoding}, which lacks characters that jobs may carry"
+        return [problem("database", said, migrate.UTF8)]
     return [ok("database", f"PostgreSQL {found.release}")]
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from workerctl.manager.access import Enqueuer, Operator, Reader, Watcher
 from workerctl.manager.base import TheQueue, recorded
+from workerctl.manager.bodies import ExactRoute
 from workerctl.manager.models import (
     MANY,
     Bulk,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     from workerd.job import AnyConnection
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ExactRoute)
 Cursor = Annotated[int | None, Query(ge=1, lt=2**63, description="`next` of the page before.")]
 Several = Annotated[list[NewJob], Field(min_length=1, max_length=MANY)]
 

@@ -221,8 +221,8 @@ class Schedule(BaseModel):
     payload: dict[str, Any]
     paused: bool
     declared: bool
-    last_at: datetime | None
-    next: list[datetime]
+    last_at: str | None
+    next: list[datetime | str]
 
 
 class ScheduleChanged(BaseModel):

@@ -34,5 +34,8 @@ def clock(moment: str | None) -> str:
     """The time of an ISO moment in our zone; of another day, its date."""
     if moment is None:
         return ""
-    at = datetime.fromisoformat(moment).astimezone()
+    try:
+        at = datetime.fromisoformat(moment).astimezone()
+    except (ValueError, OverflowError):  # beyond the calendar
+        return moment
     return f"{at:%H:%M:%S}" if at.date() == datetime.now().astimezone().date() else f"{at:%b %d}"

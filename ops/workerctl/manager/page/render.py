@@ -41,7 +41,10 @@ def _when(moment: str | datetime | None) -> str | Markup:
     """A time, in UTC: the script of the page writes it in the reader's zone."""
     if moment is None:
         return NOTHING
-    told = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    try:
+        told = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    except ValueError:  # beyond the calendar
+        return str(moment)
     text = told.strftime("%Y-%m-%d %H:%M:%S")
     return Markup('<time datetime="{}">{} UTC</time>').format(told.isoformat(timespec="milliseconds"), text)
 
