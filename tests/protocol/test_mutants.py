@@ -122,7 +122,7 @@ ORDERS = [
         holes.test_a_cancel_moves_with_its_job_into_another_lease,
     ),
     Mutant(
-        "a rescue forgets the cancel", "rescue", "array(SELECT workerd.positions(held.tickets * held.cancel))", "'{}'",
+        "a rescue forgets the cancel", "take_back", "array(SELECT workerd.positions(workerd.set_of(a_pos) * a_held.cancel))", "'{}'",
         holes.test_a_cancel_that_commits_during_a_rescue_is_not_forgotten,
     ),
 ]  # fmt: skip
@@ -143,12 +143,12 @@ HISTORIES = [
         [CLAIM, CRASH],
     ),
     (
-        Mutant("rescue spares what crashed too often", "rescue", "r.crashes + 1 >= a_max_crashes", "false"),
+        Mutant("rescue spares what crashed too often", "take_back", "r.crashes + 1 >= a_max_crashes", "false"),
         [CLAIM, CRASH, CLAIM, CRASH],
     ),
     (Mutant("a failure is told of to nobody", "finish", "PERFORM workerd.notice(", "PERFORM ("), [CLAIM, FAIL]),
     (
-        Mutant("a failure by crashes is told of to nobody", "rescue", "PERFORM workerd.notice(", "PERFORM ("),
+        Mutant("a failure by crashes is told of to nobody", "take_back", "PERFORM workerd.notice(", "PERFORM ("),
         [CLAIM, CRASH, CLAIM, CRASH],
     ),
     (
