@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +18,9 @@ if TYPE_CHECKING:
 Kind = Literal["cron", "every", "at"]
 CatchUp = Literal["none", "last", "all"]
 GRACE = timedelta(seconds=60)  # after which a due time counts as missed: whoever leads may have to be elected first
-SHORTEST = 1.0  # seconds between two due times
+SHORTEST = timedelta(seconds=1)  # between two due times
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # from which intervals count
+CHANGES_APART = timedelta(hours=6)  # no clock changes twice within it
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,15 @@ class Rule:
                 check_time("the time", at)
                 return at.astimezone(UTC) if at > moment else None
             case "every":
-                seconds = parse_duration(self.text)
-                if seconds < SHORTEST:
+                step = timedelta(seconds=parse_duration(self.text))  # in whole microseconds, as all that follows
+                if step < SHORTEST:
                     raise ValueError("the shortest interval is 1s")
-                return datetime.fromtimestamp((math.floor(moment.timestamp() / seconds) + 1) * seconds, UTC)
+                return EPOCH + ((moment - EPOCH) // step + 1) * step
             case "cron":
-                return self._cron_after(moment.astimezone(_zone(self.tz)))
+                # a minute and an hour that are given make a fixed time
+                fixed = not any(field.startswith("*") for field in self.text.split()[-5:-3])
+                zone = _zone(self.tz)
+                return self._fixed_after(moment.astimezone(zone)) if fixed else self._interval_after(moment, zone)
 
     @property
     def words(self) -> str:
@@ -68,15 +72,28 @@ class Rule:
             case "cron":
                 return f"{_cron(self.text, datetime.now(UTC)).explain()}, {self.tz}"
 
-    def _cron_after(self, moment: datetime) -> datetime | None:
+    def _fixed_after(self, moment: datetime) -> datetime | None:
         """A fixed time is due once a day: at the first of two, and, where the clock leaves it out, just behind the gap."""
-        fields = self.text.split()
-        fixed = not any(field.startswith("*") for field in fields[-5:-3])
-        for wall in _cron(self.text, moment.replace(tzinfo=None) if fixed else moment):
-            due = _real(wall.replace(tzinfo=moment.tzinfo, fold=0)) if fixed else wall.astimezone(UTC)
+        for wall in _cron(self.text, moment.replace(tzinfo=None)):
+            due = _real(wall.replace(tzinfo=moment.tzinfo, fold=0))
             if due > moment.astimezone(UTC):
                 return due
         return None
+
+    def _interval_after(self, moment: datetime, zone: ZoneInfo) -> datetime | None:
+        """Whatever the clock shows is due whenever it shows it: looked for between one change of the clock and the next."""
+        offset = _offset(zone, moment)
+        begin = moment + offset
+        while True:
+            wall = next(_cron(self.text, begin.replace(tzinfo=None)), None)
+            if wall is None:
+                return None
+            due = wall.replace(tzinfo=UTC) - offset
+            change = _change(zone, moment, due)
+            if change is None:
+                return due
+            moment, offset = change, _offset(zone, change)
+            begin = moment + offset - timedelta(seconds=1)  # the change itself may be due
 
     def latest(self, due: datetime, now: datetime) -> datetime:
         """The last due time up to `now`, `due` being one; found by halving, since there may be millions."""
@@ -105,6 +122,26 @@ def _zone(name: str) -> ZoneInfo:
     from zoneinfo import ZoneInfo
 
     return ZoneInfo(name)
+
+
+def _offset(zone: ZoneInfo, moment: datetime) -> timedelta:
+    """How far the clock of the zone is ahead."""
+    return moment.astimezone(zone).utcoffset() or timedelta()
+
+
+def _change(zone: ZoneInfo, since: datetime, until: datetime) -> datetime | None:
+    """The first moment behind `since`, up to `until`, from which on the clock is ahead by another time, to the second."""
+    offset = _offset(zone, since)
+    while since < until:
+        middle = min(since + CHANGES_APART, until)
+        if _offset(zone, middle) != offset:
+            low, high = int(since.timestamp()), int(middle.timestamp())
+            while high - low > 1:
+                half = (low + high) // 2
+                low, high = (half, high) if _offset(zone, datetime.fromtimestamp(half, UTC)) == offset else (low, half)
+            return datetime.fromtimestamp(high, UTC)
+        since = middle
+    return None
 
 
 def _real(wall: datetime) -> datetime:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from workerd import bounds
 from workerd.errors import TaskError
 from workerd.rule import CatchUp, Rule
-from workerd.units import format_duration, parse_duration
+from workerd.units import exact_duration, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ def _rule(cron: str | None, every: Duration | None, at: datetime | None, tz: str
         return Rule("at", at.isoformat(), tz)
     assert every is not None
     try:
-        return Rule("every", every if isinstance(every, str) else format_duration(parse_duration(every)), tz)
+        return Rule("every", every if isinstance(every, str) else exact_duration(parse_duration(every)), tz)
     except ValueError as error:
         raise TaskError(f"schedule: every {error}") from error
 

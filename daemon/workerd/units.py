@@ -87,6 +87,20 @@ def format_duration(seconds: float) -> str:
     raise AssertionError("unreachable: every duration of a minute or more has a unit")
 
 
+def exact_duration(seconds: float) -> str:
+    """A duration that `parse_duration` reads as it is, to the microsecond: `1h30m15s`, `1.25s`."""
+    left = timedelta(seconds=seconds)
+    days, (hours, rest) = left.days, divmod(left.seconds, 3600)
+    minutes, whole = divmod(rest, 60)
+    last = f"{whole}.{left.microseconds:06}".rstrip("0").rstrip(".")
+    parts = [
+        f"{count}{unit}"
+        for count, unit in ((days, "d"), (hours, "h"), (minutes, "m"), (last, "s"))
+        if count not in (0, "0")
+    ]
+    return "".join(parts) or "0s"
+
+
 def format_size(size: float) -> str:
     """A size for people: `512 B`, `58.3 MiB`."""
     for unit in ("B", "KiB", "MiB"):

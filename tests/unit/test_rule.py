@@ -7,13 +7,17 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from workerd import TaskError, schedule
 from workerd.rule import Kind, Rule, due_times
 from workerd.schedules import named
+from workerd.units import parse_duration
 
 if TYPE_CHECKING:
     from workerd.rule import CatchUp
+    from workerd.units import Duration
 
 BERLIN = "Europe/Berlin"
 
@@ -111,3 +115,29 @@ def test_a_wrong_rule_is_one_line(options: dict[str, Any], reason: str) -> None:
 def test_two_schedules_of_a_task_need_names() -> None:
     with pytest.raises(TaskError, match="two of its schedules have the same name"):
         named("poll", [schedule(every="1m"), schedule(every="2m")])
+
+
+@pytest.mark.parametrize(
+    "every",
+    [5415, 100_000, 1.25, timedelta(hours=1, minutes=30, seconds=15), timedelta(microseconds=1_000_001), "1h30m15s"],
+)
+def test_an_interval_is_kept_to_the_microsecond(every: Duration) -> None:
+    assert parse_duration(schedule(every=every).rule.text) == parse_duration(every)
+
+
+@given(
+    every=st.floats(min_value=1, max_value=1e7) | st.sampled_from(["1.1s", "0.7m", "3.3333333s", "90.9s"]),
+    begin=st.timedeltas(timedelta(days=-25_000), timedelta(days=80_000)),  # from 1970
+)
+def test_the_times_of_an_interval_follow_each_other_without_a_gap_or_a_double(
+    every: Duration, begin: timedelta
+) -> None:
+    rule = schedule(every=every).rule
+    times = [datetime(1970, 1, 1, tzinfo=UTC) + begin]
+    for _ in range(50):
+        following = rule.next_after(times[-1])
+        assert following is not None
+        times.append(following)
+    step = timedelta(seconds=parse_duration(every))
+    assert {later - earlier for earlier, later in itertools.pairwise(times[1:])} == {step}
+    assert timedelta() < times[1] - times[0] <= step
