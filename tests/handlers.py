@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import re
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workerd import Discard, Job, Retry, RetryAfter, Snooze, task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # For daemons within the test's process: handlers say that they have begun, and wait until the test lets them go on.
 begun: dict[int, asyncio.Event] = {}
@@ -40,6 +44,40 @@ def echo_in_thread(value: Any = None) -> Any:
 @task(cpu=True)
 def echo_in_child(value: Any = None) -> Any:
     return value
+
+
+def behind(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A plain wrapper, as decorators of libraries make it."""
+
+    @functools.wraps(fn)
+    def wrapper(*given: Any, **named: Any) -> Any:
+        return fn(*given, **named)
+
+    return wrapper
+
+
+@task
+@behind
+async def wrapped(value: Any = None) -> Any:
+    await asyncio.sleep(0)
+    return value
+
+
+@task(cpu=True)
+@behind
+async def wrapped_in_child(value: Any = None) -> Any:
+    await asyncio.sleep(0)
+    return value
+
+
+class Doubling:
+    async def __call__(self, value: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * value
+
+
+task(name="an_object")(Doubling())
+task(name="a_partial")(functools.partial(Doubling(), value=21))
 
 
 @task

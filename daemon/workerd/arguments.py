@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from workerd.argument import Argument
 from workerd.errors import PayloadError, TaskError
+from workerd.handler import called
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -26,7 +27,7 @@ class Arguments:
         self._required = frozenset(p.name for p in named if p.default is inspect.Parameter.empty)
         self._known = frozenset(p.name for p in named)
         self._others = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD), None)
-        scope = getattr(inspect.unwrap(fn), "__globals__", {})
+        scope = getattr(inspect.unwrap(called(fn)), "__globals__", {})
         arguments = {p.name: Argument(task, p, scope) for p in parameters}
         self._other = arguments.get(self._others) if self._others else None
         self._typed = {name: argument for name, argument in arguments.items() if argument.exact is not None}

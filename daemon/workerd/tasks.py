@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from workerd import asked, bounds
+from workerd import asked, bounds, handler
 from workerd.arguments import Arguments
 from workerd.errors import TaskError
 from workerd.limit import UNLIMITED, Limit
@@ -75,9 +74,10 @@ class Task(Generic[P, R]):
         self.sensitive = sensitive  # what its jobs carry is not shown to those who may only read
         self.needs_database = needs_database  # is not run by nodes that work through a manager
         self.limit_key = limit_key  # the argument by whose values its jobs take turns, each with the limit
-        self.is_async = inspect.iscoroutinefunction(fn)
-        self.resources = used(inspect.signature(fn))  # by their parameters
-        self.wants_job = "job" in inspect.signature(fn).parameters
+        self.is_async = handler.is_async(fn)
+        signature = handler.check(name, fn)
+        self.resources = used(signature)  # by their parameters
+        self.wants_job = "job" in signature.parameters
         self.arguments = Arguments(name, fn, {"job", *self.resources}, OPTIONS)
         self.__doc__ = fn.__doc__
 
@@ -179,7 +179,7 @@ def task(
     """
 
     def register(fn: Callable[..., Any]) -> Task[..., Any]:
-        title = fn.__name__ if name is None else name
+        title = handler.title(fn) if name is None else name
         bounds.check_name("the name of a task", title)
         bounds.check_name(f"task {title}: queue", queue)
         bounds.check_whole(f"task {title}: priority", priority, bounds.PRIORITIES)
@@ -198,10 +198,9 @@ def task(
         if cpu and declared.is_async:
             raise TaskError(f"task {title}: cpu=True is for a plain def, which runs in a process of its own")
         known = registry.get(title)
-        if known is not None and (known.fn.__module__, known.fn.__qualname__) != (fn.__module__, fn.__qualname__):
-            raise TaskError(
-                f"two tasks are named {title}: {known.fn.__module__}.{known.fn.__qualname__} and {fn.__module__}.{fn.__qualname__}"
-            )
+        if known is not None and handler.place(known.fn) != handler.place(fn):
+            two = " and ".join(".".join(handler.place(each)) for each in (known.fn, fn))
+            raise TaskError(f"two tasks are named {title}: {two}")
         registry[title] = declared
         return declared
 

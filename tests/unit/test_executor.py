@@ -162,8 +162,8 @@ def noted(*notes: str) -> Exception:
         ),
         (
             raising(delayed(Snooze(1, "x"), None)),
-            "workerd.outcomes.Snooze: x (its delay cannot be used: TypeError: "
-            "float() argument must be a string or a real number, not 'NoneType')",
+            "workerd.outcomes.Snooze: x (its delay cannot be used: ValueError: "
+            "None is not a duration: use seconds, or 90s, 5m, 2h, 7d)",
         ),
         (
             raising(delayed(RetryAfter(1, "x"), 1e18)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import logging
 import math
 from dataclasses import replace
@@ -216,7 +217,7 @@ class Executor:
         result, closed = await self.threads.call(run, functools.partial(_carried, handler))
         if closed is not None:
             raise closed
-        return result
+        return await result if inspect.isawaitable(result) else result  # a wrapper returned what it wraps
 
     def _halted(self, task: Task[..., Any], run: Run, outcome: Outcome) -> Outcome:
         """The outcome of a run that was told to stop and has ended; CancelledError where its worker is to end with it."""

@@ -48,6 +48,7 @@ async def run(
     try:
         arguments = {**arguments, **await resources.get(task.resources)}
         result = await (task.fn(**arguments) if task.is_async else asyncio.to_thread(task.fn, **arguments))
+        result = await result if inspect.isawaitable(result) else result
     finally:
         await resources.close()
     return codec.loads(codec.dumps(result, f"the result of {task.name}"))

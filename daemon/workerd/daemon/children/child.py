@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import decimal
 import faulthandler
+import inspect
 import os
 import resource
 import signal
@@ -27,6 +29,8 @@ from workerd.outcomes import BadDelay, Discard, RetryAfter, Snooze, Unfit, decis
 from workerd.tasks import load_modules
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from workerd.tasks import Task
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -123,7 +127,7 @@ def _call(task: Task[..., Any], request: dict[str, Any], host: ChildHost) -> Any
         )  # fmt: skip
         job.parents = dict(request["parents"])
         arguments = {**arguments, "job": job}
-    handler = partial(task.fn, **arguments)
+    handler = partial(_returned, partial(task.fn, **arguments))
     if task.memory is None:
         return forks.contained(handler)
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -133,6 +137,11 @@ def _call(task: Task[..., Any], request: dict[str, Any], host: ChildHost) -> Any
         return forks.contained(handler)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _returned(handler: Callable[[], Any]) -> Any:
+    result = handler()
+    return asyncio.run(result) if inspect.iscoroutine(result) else result  # a wrapper returned what it wraps
 
 
 def _memory() -> tuple[int, int]:
