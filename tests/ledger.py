@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     DB = asyncpg.Connection[asyncpg.Record]
 
 _LEASES = """
-    CREATE TABLE ledger (
+    CREATE TABLE public.ledger (
         seq bigserial PRIMARY KEY, tx bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint, what text NOT NULL,
         lane int, pos bigint, node bigint, n bigint, id bigint, attempt int,
         session text NOT NULL DEFAULT current_setting('application_name')
@@ -22,11 +22,11 @@ _LEASES = """
         same boolean := TG_OP = 'UPDATE' AND OLD.n = NEW.n;
     BEGIN
         IF TG_OP <> 'INSERT' THEN
-            INSERT INTO ledger (what, lane, pos, node, n) SELECT 'end', OLD.lane, p, OLD.node, OLD.n
+            INSERT INTO public.ledger (what, lane, pos, node, n) SELECT 'end', OLD.lane, p, OLD.node, OLD.n
             FROM workerd.positions(CASE WHEN same THEN OLD.tickets - NEW.tickets ELSE OLD.tickets END) p;
         END IF;
         IF TG_OP <> 'DELETE' THEN
-            INSERT INTO ledger (what, lane, pos, node, n) SELECT 'claim', NEW.lane, p, NEW.node, NEW.n
+            INSERT INTO public.ledger (what, lane, pos, node, n) SELECT 'claim', NEW.lane, p, NEW.node, NEW.n
             FROM workerd.positions(CASE WHEN same THEN NEW.tickets - OLD.tickets ELSE NEW.tickets END) p;
         END IF;
         RETURN NULL;
@@ -36,7 +36,7 @@ _LEASES = """
 _JOBS = """
     CREATE FUNCTION note_{table}_{what}() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        INSERT INTO ledger (what, lane, pos, id, attempt) SELECT '{what}', lane, {pos}, id, attempt FROM changed;
+        INSERT INTO public.ledger (what, lane, pos, id, attempt) SELECT '{what}', lane, {pos}, id, attempt FROM changed;
         RETURN NULL;
     END $$;
     CREATE TRIGGER noted_{what} AFTER {event} ON workerd.{table} REFERENCING {side} TABLE AS changed
@@ -45,7 +45,7 @@ _JOBS = """
 
 
 _THERE = """
-    INSERT INTO ledger (what, lane, pos, id, attempt)
+    INSERT INTO public.ledger (what, lane, pos, id, attempt)
     SELECT 'in', lane, pos, id, attempt FROM workerd.ready UNION ALL SELECT 'in', lane, NULL, id, attempt FROM workerd.scheduled
 """
 
@@ -64,7 +64,7 @@ async def install(db: DB) -> None:
 
 async def violations(db: DB) -> list[str]:
     """What of the ledger must not be so; it is complete when nothing is unfinished any more."""
-    rows = await db.fetch("SELECT * FROM ledger ORDER BY seq")
+    rows = await db.fetch("SELECT * FROM public.ledger ORDER BY seq")
     names = {row["id"]: row["name"] for row in await db.fetch("SELECT id, name FROM workerd.node")}
     return [*_of_tickets(rows), *_of_jobs(rows), *_of_attempts(rows), *_of_writers(rows, names)]
 

@@ -216,7 +216,7 @@ class Attack:
     async def _cancel(self, db: DB) -> None:
         await self._after(2, 8)
         job = await db.fetchval(
-            "SELECT id FROM ledger WHERE what = 'in' ORDER BY seq DESC OFFSET $1 LIMIT 1", random.randint(0, 300)
+            "SELECT id FROM public.ledger WHERE what = 'in' ORDER BY seq DESC OFFSET $1 LIMIT 1", random.randint(0, 300)
         )
         if job is not None:
             state = await db.fetchval("SELECT workerd.cancel($1, $2)", job, DAY)

@@ -72,6 +72,6 @@ async def queue(stack: Stack) -> AsyncIterator[Queue]:
 @pytest.fixture
 async def books(db: asyncpg.Connection[asyncpg.Record]) -> Books:
     """The ledger, opened by the first test of a module; each ends with `balanced`."""
-    if await db.fetchval("SELECT to_regclass('ledger') IS NULL"):
+    if await db.fetchval("SELECT to_regclass('public.ledger') IS NULL"):
         await ledger.install(db)
     return Books(db)
