@@ -487,3 +487,22 @@ async def reporting_gated(number: int, *, job: Job) -> None:
 async def needs_the_database(*, job: Job) -> int:
     async with job.connection() as connection:
         return int(await connection.fetchval("SELECT 1"))
+
+
+@task(retry=1)
+async def ends_rudely(how: str, which: int, value: Any = None) -> Any:
+    """Returns or raises one of the rude values."""
+    from tests import rude_values
+
+    if how == "returns":
+        return rude_values.RETURNED[which % len(rude_values.RETURNED)]
+    raise rude_values.RAISED[which % len(rude_values.RAISED)]
+
+
+@task(retry=1)
+def ends_rudely_in_thread(how: str, which: int, value: Any = None) -> Any:
+    from tests import rude_values
+
+    if how == "returns":
+        return rude_values.RETURNED[which % len(rude_values.RETURNED)]
+    raise rude_values.RAISED[which % len(rude_values.RAISED)]
