@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workerd.errors import JobError
@@ -111,9 +112,9 @@ class Job:
 
         In a `def` handler call it without awaiting. Raises JobError when `fraction` is out of range.
         """
-        if not 0 <= fraction <= 1:
-            raise JobError(f"progress is {fraction}, allowed is 0 to 1")
-        return self._host.report(self, fraction, message)
+        if not isinstance(fraction, Real) or not 0 <= fraction <= 1:
+            raise JobError(f"progress is {fraction!r:.80}, allowed is a number from 0 to 1")
+        return self._host.report(self, float(fraction), None if message is None else str(message))
 
     def log(self, message: str, level: str = "info") -> None:
         """Write a line to the daemon's log and keep it with this attempt: `workerctl logs --job ID` shows it.

@@ -40,6 +40,24 @@ async def test_a_plain_handler_has_its_job_without_awaiting(cpu: bool) -> None:
     assert (said.progress, said.steps) == ([(1.0, None)], ["one"])
 
 
+async def test_progress_that_is_no_number_is_refused_and_a_message_is_written_as_text() -> None:
+    async def handler(*, job: Job) -> list[str]:
+        refused = []
+        wrong: list[Any] = ["half", None, {}, 2, float("nan")]
+        for fraction in wrong:
+            try:
+                await job.progress(fraction)
+            except JobError as error:
+                refused.append(str(error))
+        await job.progress(1, {"page": 2})  # type: ignore[arg-type]
+        return refused
+
+    said = testing.Record()
+    refused = await testing.run(_task(handler), record=said)
+    assert refused[0] == "progress is 'half', allowed is a number from 0 to 1"
+    assert (len(refused), said.progress) == (5, [(1.0, "{'page': 2}")])
+
+
 @pytest.mark.parametrize("threaded", [False, True])
 async def test_a_step_is_done_once_and_may_be_a_coroutine(threaded: bool) -> None:
     done: list[str] = []
