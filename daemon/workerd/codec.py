@@ -35,6 +35,21 @@ def dumps(value: object, what: str) -> str:
         data = _written(value)
     except (orjson.JSONEncodeError, RecursionError, ValueError) as error:
         raise PayloadError(f"{what} {_TOO_DEEP if 'ecursion' in str(error) else f'is not JSON: {error}'}") from error
+    _check(data, what)
+    return data.decode()
+
+
+def check(text: str, what: str) -> None:
+    """Raise PayloadError, naming `what`, for a JSON text from outside that cannot be stored or would be read as something else."""
+    try:
+        read(text)
+    except PayloadError as error:
+        said = str(error)
+        raise PayloadError(f"{what} {said if said.startswith('has ') else f'is {said}'}") from error
+    _check(text.encode(), what)
+
+
+def _check(data: bytes, what: str) -> None:
     if len(data) > MAX_BYTES:
         raise PayloadError(
             f"{what} has {len(data):,} bytes, the limit is {MAX_BYTES:,}: store the data elsewhere and pass a reference"
@@ -43,7 +58,6 @@ def dumps(value: object, what: str) -> str:
         raise PayloadError(f"{what} {_TOO_DEEP}")
     if b"\\u0000" in data and _NUL.search(data):
         raise PayloadError(f"{what} contains a NUL character, which PostgreSQL's JSON cannot store: remove it")
-    return data.decode()
 
 
 def _written(value: object) -> bytes:

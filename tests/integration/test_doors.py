@@ -156,6 +156,9 @@ PYTHON: list[tuple[dict[str, Any], str]] = [
     ({"payload": {"value": [None, -math.inf]}}, "it holds NaN or an infinity"),
     ({"payload": {"value": 2**64}}, "Integer exceeds 64-bit range"),
     ({"payload": {"value": {1: "a", "1": "b"}}}, "two keys of a dict are both written '1'"),
+    ({"payload": [1]}, "the payload of echo is a list, allowed is a dict of its arguments"),
+    ({"payload": "value"}, "the payload of echo is a str"),
+    ({"payload": 0}, "the payload of echo is a int"),
     ({"payload": DEEP}, "is nested more than 200 levels deep"),
     ({"payload": {"value": json.loads("[" * 900 + "]" * 900)}}, "is nested more than 200 levels deep"),
     ({"payload": {"value": "x" * 1_000_000}}, "has 1,000,012 bytes, the limit is 1,000,000: store the data elsewhere"),
@@ -282,6 +285,35 @@ async def test_http_refuses_it_with_one_line(http: httpx.AsyncClient, db: DB) ->
             told[number] = (answer.status_code, detail[:200], said)
     assert told == {}
     assert await db.fetchval("SELECT count(*) FROM workerd.job") == 0
+
+
+STEPS = {
+    "NaN": "is not JSON",
+    "": "is not JSON",
+    '"\\ud800"': "is not JSON",
+    '"\\u0000"': "a NUL character",
+    "1e400": "is not JSON",
+    "18446744073709551616": "has the number 18446744073709551616",
+    "[" * 300 + "]" * 300: "is nested more than 200 levels deep",
+    "[" * 100_000 + "]" * 100_000: "is not JSON",
+    '"' + "x" * 1_000_000 + '"': "has 1,000,002 bytes, the limit is 1,000,000",
+}
+
+
+async def test_http_refuses_the_result_of_a_step_with_one_line(http: httpx.AsyncClient, queue: Queue) -> None:
+    entered = await http.post("/nodes", json={"name": "edge", "tasks": [{"name": "echo"}], "heartbeat": 3600})
+    job, node = await queue.enqueue("echo"), f"/nodes/{entered.json()['id']}"
+    claimed = (await http.post(f"{node}/claim", json={"batch": 1})).json()
+    held = {"n": claimed["n"], "pos": claimed["jobs"][0]["pos"], "id": job, "name": "charge"}
+    told = {}
+    for result, said in STEPS.items():
+        answer = await http.post(f"{node}/jobs/{job}/steps", json={**held, "result": result})
+        detail = answer.json().get("detail", "")
+        if answer.status_code != 422 or said not in detail or "\n" in detail:
+            told[result[:40]] = (answer.status_code, detail[:200], said)
+    assert told == {}
+    kept = await http.post(f"{node}/jobs/{job}/steps", json={**held, "result": '{"receipt": 1}'})
+    assert kept.json() == {"result": '{"receipt": 1}'}
 
 
 COMMANDS: list[tuple[tuple[str, ...], str]] = [

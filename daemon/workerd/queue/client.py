@@ -331,7 +331,7 @@ def checked(
     if key is not None:
         bounds.check_key(key)
     what = enqueue.options(task, queue, priority, delay, run_at, max_retries, asked(asks) if asks else None)
-    return what, enqueue.payload_text(task, payload or {})
+    return what, enqueue.payload_text(task, {} if payload is None else payload)
 
 
 def not_retried(job_id: int, state: str) -> str | None:

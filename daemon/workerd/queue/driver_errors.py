@@ -43,15 +43,15 @@ async def answered(query: Awaitable[R]) -> R:
 
 def translated(error: BaseException) -> WorkerdError:
     """What an error of a driver means to the caller of the library."""
-    state, text = sqlstate(error), _line(error)
+    state, text = sqlstate(error), line_of(error)
     if state is None:
         if _was_sent(error):
             return WriteUnknown(text)
         return DatabaseError(f"the database did not do it: {text}")
     if state.startswith(_REFUSED_DATA):
-        return PayloadError(str(error))
+        return PayloadError(text)
     if state == _WRONG_TRANSACTION:
-        return TaskError(str(error))
+        return TaskError(text)
     if state.startswith("40"):
         return TransactionConflict(f"another transaction was in the way: {text} (run the transaction again)")
     if state.startswith(_LOST) or getattr(error, "severity", None) in ("FATAL", "PANIC"):
@@ -59,7 +59,7 @@ def translated(error: BaseException) -> WorkerdError:
     if state in _NO_QUEUE:
         return DatabaseError("the database has no queue yet: start a daemon or run `workerctl db upgrade`")
     if state == "P0002":  # no data found
-        return JobError(str(error))
+        return JobError(text)
     return DatabaseError(f"the database did not do it: {text}")
 
 
@@ -86,5 +86,6 @@ def _was_sent(error: BaseException) -> bool:
     return not isinstance(error, asyncpg.InterfaceError)
 
 
-def _line(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
+    """What an error says, in one line."""
     return " ".join(str(error).split()) or type(error).__name__

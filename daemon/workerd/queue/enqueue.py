@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import repeat
@@ -9,14 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workerd import bounds, codec
 from workerd.asked import Asked
-from workerd.errors import TaskError
+from workerd.errors import PayloadError, TaskError
 from workerd.queue.driver_errors import answered
 from workerd.queue.own_transaction import transaction, uncommitted
 from workerd.trace import UNTRACED
 from workerd.units import Duration, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from workerd.job import AnyConnection
     from workerd.tasks import Task
@@ -106,10 +107,18 @@ def _plain(task: str) -> Options:
 
 def payload_text(task: str | Task[..., Any], payload: Mapping[str, Any]) -> str:
     """A payload as JSON, checked by the task's annotations if it is given. Raises PayloadError."""
-    name = task
+    name = task if isinstance(task, str) else task.name
+    if type(payload) is not dict:
+        payload = _arguments(name, payload)
     if not isinstance(task, str):
-        name, payload = task.name, task.arguments.carried(payload)
+        payload = task.arguments.carried(payload)
     return codec.dumps(payload if type(payload) is dict else dict(payload), f"the payload of {name}")
+
+
+def _arguments(task: str, payload: object) -> dict[str, Any]:
+    if not isinstance(payload, Mapping):
+        raise PayloadError(f"the payload of {task} is a {type(payload).__name__}, allowed is a dict of its arguments")
+    return dict(payload)
 
 
 async def may_write(connection: AnyConnection) -> bool | None:

@@ -38,7 +38,7 @@ async def run(
     with `cpu=True`. Whatever the handler raises is raised; PayloadError when the payload
     does not fit or is not JSON.
     """
-    carried = codec.loads(payload_text(task, payload or {}))
+    carried = codec.loads(payload_text(task, {} if payload is None else payload))
     arguments = task.arguments.restored(carried)
     host = _Here(answers or {}, Record() if record is None else record)
     if task.wants_job:

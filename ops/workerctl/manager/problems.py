@@ -24,6 +24,7 @@ from workerd.errors import (
     TaskError,
 )
 from workerd.queue.database import CONNECTION_ERRORS
+from workerd.queue.driver_errors import line_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -65,7 +66,7 @@ class Problem(Exception):
 # The first that fits; an error is of the kind that is nearest.
 _STATUS: dict[type[Exception], int] = {
     NotFound: 404, NodeNotFound: 404, NodeDead: 410, LaneLocked: 423, JobError: 409, NodeError: 409, TaskError: 422, ConfigError: 422,
-    DatabaseError: 503, asyncpg.DataError: 422,
+    DatabaseError: 503, asyncpg.DataError: 422, asyncpg.ProgramLimitExceededError: 422,
     **dict.fromkeys(CONNECTION_ERRORS, 503),
 }  # fmt: skip
 
@@ -109,7 +110,7 @@ def status_of(error: Exception) -> int:
 
 async def _ours(_request: Request, error: Exception) -> Response:
     status = status_of(error)
-    return problem(status, str(error), RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else None)
+    return problem(status, line_of(error), RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else None)
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ from workerctl.manager.access import Worker
 from workerctl.manager.base import TheQueue, recorded
 from workerctl.manager.problems import Problem, answers
 from workerctl.manager.reach import TheReach
+from workerd import codec
 from workerd.declaration import Declared
 from workerd.queue import dependency, ends, finish, job_log, lane, node, orders, progress, signals, steps, tally
 from workerd.queue import key as keys
@@ -205,6 +206,7 @@ async def known(home: TheQueue, _node: Mine, job_id: JobId) -> dict[str, str]:
 @router.post("/nodes/{node_id}/jobs/{job_id}/steps", responses=answers(410))
 async def keep(home: TheQueue, node_id: Mine, job_id: JobId, told: words.StepDone) -> words.StepKept:
     """Keep the result of a step of a job that the node holds."""
+    codec.check(told.result, f"the result of the step {told.name}")
     async with home.connection() as connection:
         kept = await steps.keep(connection, _job(node_id, job_id, told), told.name, told.result)
     return words.StepKept(result=kept)
