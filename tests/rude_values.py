@@ -133,6 +133,7 @@ ENDS = st.fixed_dictionaries(
     optional={
         "result": st.sampled_from([*JSONS, '"fine"', None, 7]), "error": texts | st.none(), "delay": numbers | st.none() | texts,
         "ttl": numbers, "ran": numbers, "ago": numbers, "progress": numbers,
-        "lines": st.lists(st.fixed_dictionaries({"at": numbers, "level": texts, "message": texts}), max_size=2),
+        "lines": st.lists(st.fixed_dictionaries({"number": numbers, "age": numbers, "message": texts}), max_size=2),
     },
 )  # fmt: skip
+TELLINGS = st.fixed_dictionaries({"number": numbers, "text": texts, "result": st.sampled_from([*JSONS, '"fine"'])})

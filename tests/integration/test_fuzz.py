@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 
 TASKS = ("echo", "ends_rudely", "ends_rudely_in_thread", "elsewhere")
 PER_BATCH = 50
+LOOKS = 20  # at all lists, in the course of the cases
 LISTS = ("jobs", "queues", "nodes", "schedules", "stats", "errors", "limits")
 INTERNAL = ("XX", "58")  # SQLSTATE classes of what should not happen in a server
 
-enqueues = st.tuples(st.just("python"), st.sampled_from(TASKS) | rude.texts, rude.payloads, rude.options)
+enqueues = st.tuples(
+    st.just("python"), st.sampled_from(TASKS) | rude.texts, rude.payloads | rude.anything, rude.options, st.booleans()
+)
 rude_ends = st.tuples(
     st.just("ending"), st.sampled_from(TASKS[1:3]), st.sampled_from(["returns", "raises"]), st.integers(0, 99)
 )
@@ -45,11 +48,12 @@ by_http = st.tuples(
     st.just("{}") | st.sampled_from(rude.JSONS),
     st.just({}) | rude.options,
 )
-ends_by_http = st.tuples(st.just("http end"), rude.ENDS)
+ends_by_http = st.tuples(st.just("http end"), rude.ENDS, rude.TELLINGS)
+signals = st.tuples(st.just("signal"), st.integers(0, 99), rude.texts, rude.anything, st.sampled_from(rude.JSONS))
 changes = st.tuples(st.just("change"), st.integers(0, 99), rude.payloads | st.none(), rude.options)
 commands = st.tuples(st.sampled_from(["cancel", "retry"]), st.integers(0, 99) | st.sampled_from([-1, 2**63, "x"]))
 batches = st.lists(
-    st.one_of(enqueues, rude_ends, by_sql, by_http, ends_by_http, changes, commands),
+    st.one_of(enqueues, rude_ends, by_sql, by_http, ends_by_http, changes, commands, signals),
     min_size=PER_BATCH,
     max_size=PER_BATCH,
 )
@@ -69,9 +73,14 @@ class Site:
         kind, *rest = case
         await getattr(self, f"_{kind.replace(' ', '_')}")(*rest)
 
-    async def _python(self, task: str, payload: dict[str, Any], options: dict[str, Any]) -> None:
-        with contextlib.suppress(WorkerdError):
-            self.ids.append(await self.queue.enqueue(task, payload, **options))
+    async def _python(self, task: str, payload: Any, options: dict[str, Any], several: bool) -> None:
+        try:
+            if several:
+                self.ids += await self.queue.enqueue_many(task, [payload, {}], **options)
+            else:
+                self.ids.append(await self.queue.enqueue(task, payload, **options))
+        except WorkerdError as error:
+            assert len(str(error).splitlines()) == 1  # noqa: PT017 - most are refused
 
     async def _ending(self, task: str, how: str, which: int) -> None:
         self.ids.append(await self.queue.enqueue(task, {"how": how, "which": which}))
@@ -97,16 +106,27 @@ class Site:
         if answer.is_success:
             self.ids.append(answer.json()["id"])
 
-    async def _http_end(self, end: dict[str, Any]) -> None:
-        """Ends a job of a node that speaks HTTP; what is refused is given back."""
+    async def _http_end(self, end: dict[str, Any], telling: dict[str, Any]) -> None:
+        """Tells of a job of a node that speaks HTTP, and ends it; what is refused is given back."""
         self.ids.append(await self.queue.enqueue("elsewhere"))
         claimed = await self._claim()
         jobs = claimed["jobs"]
-        ends = [{"n": claimed["n"], "pos": job["pos"], "id": job["id"], **end} for job in jobs]
+        held = [{"n": claimed["n"], "pos": job["pos"], "id": job["id"]} for job in jobs]
+        for each in held:
+            await self._tell(each, **telling)
+        ends = [{**each, **end} for each in held]
         answer = await self._post(f"{self.node}/finish", {"ends": ends})
         if not answer.is_success and jobs:
-            held = {"n": claimed["n"], "positions": [job["pos"] for job in jobs]}
-            assert (await self._post(f"{self.node}/release", held)).is_success
+            given_back = {"n": claimed["n"], "positions": [job["pos"] for job in jobs]}
+            assert (await self._post(f"{self.node}/release", given_back)).is_success
+
+    async def _tell(self, held: dict[str, Any], number: Any, text: str, result: str) -> None:
+        lines = [{"number": number, "message": text, "age": number}]
+        reports = {"reports": [{**held, "fraction": number, "message": text}], "logged": [{**held, "lines": lines}]}
+        await self._post(f"{self.node}/progress", reports)
+        job = f"{self.node}/jobs/{held['id']}"
+        await self._post(f"{job}/steps", {**held, "name": text, "result": result})
+        await self._post(f"{job}/await", {**held, "event": text, "timeout": number})
 
     async def _claim(self) -> Any:
         """By a node that is entered anew when its silence was too long."""
@@ -125,6 +145,7 @@ class Site:
         sent = body.encode(errors="surrogatepass")
         answer = await self.client.post(path, content=sent, headers={"Content-Type": "application/json"})
         assert answer.status_code < 500, (body, answer.text)
+        assert answer.is_success or "\n" not in answer.json()["detail"], (body, answer.text)
         return answer
 
     async def _change(self, which: int, payload: dict[str, Any] | None, options: dict[str, Any]) -> None:
@@ -143,6 +164,13 @@ class Site:
     async def _retry(self, which: Any) -> None:
         with contextlib.suppress(WorkerdError):
             await self.queue.retry(self._of(which))
+
+    async def _signal(self, which: int, event: str, payload: Any, text: str) -> None:
+        with contextlib.suppress(WorkerdError):
+            await self.queue.signal(self._of(which), event, payload)
+        await self._send(
+            f"/api/v1/jobs/{self._of(which)}/signal", f'{{"event": {json.dumps(event)}, "payload": {text or "null"}}}'
+        )
 
     def _of(self, which: Any) -> Any:
         return self.ids[which % len(self.ids)] if isinstance(which, int) and 0 <= which < 100 and self.ids else which
@@ -184,12 +212,13 @@ async def test_whatever_comes_no_node_stops_no_job_is_lost_and_no_list_fails(sit
 
     draw()
     assert len(drawn) * PER_BATCH >= examples * PER_BATCH
-    for batch in drawn:
+    for number, batch in enumerate(drawn):
         for case in batch:
             try:
                 await site.attempt(case)
             except Exception as error:
                 raise AssertionError(f"{case!r:.3000}") from error
-        await site.check()
+        if number % (examples // LOOKS) == 0:
+            await site.check()
     await until(lambda: site.db.fetchval("SELECT NOT EXISTS (SELECT FROM workerd.lease)"), "nothing runs any more")
     await site.check()
