@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from workerd.errors import TaskError
@@ -11,6 +12,7 @@ KEY = 1000  # bytes of a key: it is part of an index
 RETRIES = (0, 32767)
 PRIORITIES = (-32768, 32767)
 COUNT = (1, 2**31 - 1)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # which would make a line two, and a terminal do anything
 _FIRST = datetime(1, 1, 2, tzinfo=UTC)  # a day from the ends of Python's calendar: other time zones can show it
 _END = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -19,8 +21,10 @@ def check_name(what: str, value: object) -> None:
     """Raise TaskError for what names nothing."""
     if not isinstance(value, str):
         raise TaskError(f"{what} is {value!r:.80}, allowed is a text")
-    if not value or "\0" in value:
-        raise TaskError(f"{what} is {value!r:.80}: give it a name of 1 to {NAME} characters, none of them NUL")
+    if not value or _CONTROL.search(value):
+        raise TaskError(
+            f"{what} is {value!r:.80}: give it a name of 1 to {NAME} characters, none of them a control character"
+        )
     if len(value) > NAME:
         raise TaskError(f"{what} has {len(value)} characters, allowed are {NAME}")
 

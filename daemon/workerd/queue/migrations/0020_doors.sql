@@ -69,6 +69,7 @@ RETURNS void LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
     wrong text := CASE
         WHEN a_task IS NULL OR a_task = '' THEN 'the name of a task is empty'
+        WHEN concat(a_task, a_queue, a_node) ~ '[[:cntrl:]]' THEN 'names have no control characters'
         WHEN length(a_task) > 200 THEN format('task has %s characters, allowed are 200', length(a_task))
         WHEN a_queue = '' THEN 'the name of a queue is empty'
         WHEN length(a_queue) > 200 THEN format('queue has %s characters, allowed are 200', length(a_queue))
@@ -290,7 +291,7 @@ BEGIN
     IF jsonb_typeof(enqueue.payload) IS DISTINCT FROM 'object' OR pg_column_size(enqueue.payload) > 1600 OR enqueue.payload::text ~ '[0-9.]{19}' THEN
         PERFORM workerd.need_payload(enqueue.task, enqueue.payload);
     END IF;
-    IF (length(enqueue.task) BETWEEN 1 AND 200) IS NOT TRUE OR coalesce(enqueue.queue, enqueue.key, enqueue.pin, enqueue.prefer) IS NOT NULL
+    IF (length(enqueue.task) BETWEEN 1 AND 200 AND enqueue.task !~ '[[:cntrl:]]') IS NOT TRUE OR coalesce(enqueue.queue, enqueue.key, enqueue.pin, enqueue.prefer) IS NOT NULL
         OR coalesce(enqueue.priority, enqueue.max_retries) IS NOT NULL THEN
         PERFORM workerd.need_options(enqueue.task, enqueue.queue, enqueue.priority, enqueue.max_retries, enqueue.key, coalesce(enqueue.pin, enqueue.prefer));
     END IF;
