@@ -20,9 +20,8 @@ MAX_DEPTH = 200  # levels of lists and objects: less than any reader of JSON tak
 
 _TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep: store the data elsewhere and pass a reference"
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # not where the backslash is itself escaped: that is text about NUL
-_TEXT = re.compile(
-    rb'"(?:[^"\\]++|\\.)*+"?'
-)  # one without an end goes to the end: to look for it from each quote would take for ever
+# One without an end goes to the end of all: to look for its end from each quote would take for ever.
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?')
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _OTHER = bytes(set(range(256)) - set(b"[]{}"))
 _LONG_NUMBER = re.compile(rb"[0-9.]{17}|[0-9][eE]")
