@@ -21,7 +21,7 @@ from workerd.queue import migrate
 from workerd.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
 
 _number = count(1)
 _MEMORY = Path("/dev/shm")
@@ -34,6 +34,14 @@ def server_directory() -> str | None:
     Each test makes and drops a database; on a disk that other programs write to, each of these waits for the disk.
     """
     return str(_MEMORY) if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test has logged goes from one test process to another, where lone surrogates cannot."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)
