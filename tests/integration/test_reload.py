@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.support import LIMIT, ROOT, Ctl, DaemonProcess, until, until_state
+from workerctl import control
 from workerctl.runtimes.local import Local
 from workerd.daemon import pidfile
 
@@ -118,6 +119,12 @@ async def test_in_the_foreground_the_parent_stays_and_ends_as_the_last_daemon(
     first = await _in_charge(settings)
     job = await queue.enqueue("nap", {"seconds": 1.0})
     await until_state(db, job, "running")
+
+    async def has_started() -> bool:
+        told = await asyncio.to_thread(control.ask, settings.socket_path, "status")
+        return bool(told["state"] == "running")
+
+    await until(has_started, "the daemon has started: it works a little before that")
     await asyncio.to_thread(Local(settings, []).reload)
     after = await _in_charge(settings)
     assert after != first
