@@ -41,6 +41,34 @@ def stepping_in_thread(fails: int, *, job: Job) -> dict[str, Any]:
     return {"first": one, "second": two, "attempt": job.attempt}
 
 
+class Later:
+    """An object whose call is a coroutine."""
+
+    async def __call__(self) -> int:
+        await asyncio.sleep(0)
+        return 1
+
+
+async def _two() -> int:
+    await asyncio.sleep(0)
+    return 2
+
+
+def behind() -> Any:
+    """Makes what is to be awaited, and is none itself."""
+    return _two()
+
+
+@task
+async def stepping_later(*, job: Job) -> list[int]:
+    return [await job.step("object", Later()), await job.step("wrapper", behind)]
+
+
+@task
+def stepping_later_in_thread(*, job: Job) -> list[int]:
+    return [job.step("object", Later()), job.step("wrapper", behind)]
+
+
 @task
 async def stepping_aside(count: int, *, job: Job) -> list[int]:
     def aside(number: int) -> int:

@@ -48,6 +48,11 @@ def is_async(fn: Handler) -> bool:
     return any(inspect.iscoroutinefunction(each) for each in (fn, called(fn)))
 
 
+async def awaited(made: Any) -> Any:
+    """What comes of a call: what it made, or, where that is to be awaited, what that returns."""
+    return await made if inspect.isawaitable(made) else made
+
+
 def _inner(fn: Handler) -> Any:
     while isinstance(fn, functools.partial):
         fn = fn.func

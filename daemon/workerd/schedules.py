@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -11,7 +12,7 @@ from workerd.rule import CatchUp, Rule
 from workerd.units import exact_duration, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from workerd.units import Duration
@@ -53,6 +54,8 @@ def schedule(
         bounds.check_whole("schedule: priority", priority, bounds.PRIORITIES)
     if at is not None:
         bounds.check_time("schedule: at", at)
+    if payload is not None and not isinstance(payload, Mapping):
+        raise TaskError(f"schedule: payload is {payload!r:.80}, allowed is a dict of the arguments of its jobs")
     return Schedule(_rule(cron, every, at, tz), payload or {}, name, catch_up, queue, priority)
 
 

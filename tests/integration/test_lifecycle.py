@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,36 @@ async def test_starts_come_before_the_first_claim_and_ends_behind_the_last_job_i
     assert told == [
         "first has thing", "second, on the loop: False", "a job", "last but one", "last has thing", "thing is closed"
     ]  # fmt: skip
+
+
+async def test_objects_partials_and_wrapped_coroutines_take_part_too(settings: Settings, queue: Queue) -> None:
+    told: list[str] = []
+    heard = asyncio.Event()
+
+    class Opens:
+        async def __call__(self, what: str = "object") -> None:
+            await asyncio.sleep(0)
+            told.append(what)
+
+    async def listen(how: str, end: Ended) -> None:
+        await asyncio.sleep(0)
+        told.append(f"{how} {end.how}")
+        heard.set()
+
+    async def inner() -> None:
+        await asyncio.sleep(0)
+        told.append("behind a wrapper")
+
+    on_startup(Opens())
+    on_startup(functools.partial(Opens(), "partial"))
+    on_end("succeeded")(functools.partial(listen, "heard"))
+    on_shutdown(lambda: inner())
+    on_shutdown(functools.partial(divmod, 1, 0))
+    job = await queue.enqueue("echo", {"value": 1})
+    async with InProcess(settings):
+        await queue.result(job, timeout=60)
+        await asyncio.wait_for(heard.wait(), 60)
+    assert told == ["object", "partial", "heard succeeded", "behind a wrapper"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from tests.support import InProcess, until, until_state
 from workerd import JobError, PayloadError, Queue
 from workerd.limit import Limit
 from workerd.queue import limits, prune
+from workerd.tasks import registry
+from workerd.testing import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +55,12 @@ async def test_steps_of_one_handler_run_side_by_side(node: InProcess, queue: Que
     job = await queue.enqueue("stepping_aside", {"count": 20})
     assert await queue.result(job, timeout=60) == list(range(20))
     assert len(calls) == 20
+
+
+@pytest.mark.parametrize("name", ["stepping_later", "stepping_later_in_thread"])
+async def test_a_step_may_be_an_object_or_a_wrapper_of_a_coroutine(node: InProcess, queue: Queue, name: str) -> None:
+    assert await queue.result(await queue.enqueue(name), timeout=60) == [1, 2]
+    assert await run(registry[name]) == [1, 2]
 
 
 async def test_a_result_that_is_no_json_fails_the_job(node: InProcess, queue: Queue, db: DB) -> None:

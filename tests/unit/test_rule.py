@@ -103,6 +103,7 @@ def test_a_time_that_is_only_just_over_is_not_missed() -> None:
         ({"at": datetime(2030, 1, 1)}, "at has no time zone"),  # noqa: DTZ001
         ({}, "give one of a cron expression, every= and at="),
         ({"cron": "* * * * *", "every": "1m"}, "give one of"),
+        ({"every": "1m", "payload": []}, "payload is \\[\\], allowed is a dict"),
         ({"every": "1m", "catch_up": "some"}, "catch_up is 'some', allowed is none, last, all"),
     ],
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from typing import TYPE_CHECKING, Any
 
+from workerd import handler
 from workerd.daemon.threads import in_thread
 
 if TYPE_CHECKING:
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 async def call(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     """On the loop where it is an `async def`, else in a thread."""
-    if inspect.iscoroutinefunction(fn):
-        await fn(*args, **kwargs)
+    if handler.is_async(fn):
+        made = fn(*args, **kwargs)
     else:
-        await in_thread(f"{fn.__name__}", lambda: fn(*args, **kwargs))
+        made = await in_thread(handler.place(fn)[1], lambda: fn(*args, **kwargs))
+    await handler.awaited(made)
 
 
 async def trouble(calling: Awaitable[None], limit: float) -> BaseException | None:

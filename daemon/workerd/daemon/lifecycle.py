@@ -7,6 +7,7 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from workerd import handler
 from workerd.daemon import guest
 from workerd.error_text import line_of
 from workerd.errors import StartupError
@@ -41,8 +42,9 @@ class Lifecycle:
         for fn in startups:
             error = await guest.trouble(self._call(fn), STARTUP_LIMIT)
             if error is not None:
-                log.debug("on_startup %s", fn.__qualname__, exc_info=error)
-                raise StartupError(f"on_startup {fn.__qualname__} failed: {self._redact(line_of(error))}") from error
+                name = handler.place(fn)[1]
+                log.debug("on_startup %s", name, exc_info=error)
+                raise StartupError(f"on_startup {name} failed: {self._redact(line_of(error))}") from error
 
     async def stop(self) -> None:
         """When nothing runs any more; also after a start that failed. What goes wrong is logged."""
@@ -50,7 +52,7 @@ class Lifecycle:
         for fn in reversed(shutdowns) if self._begun else ():
             error = await guest.trouble(self._call(fn), max(LEAST, end - monotonic()))
             if error is not None:
-                log.error("on_shutdown %s failed: %s", fn.__qualname__, line_of(error), exc_info=error)
+                log.error("on_shutdown %s failed: %s", handler.place(fn)[1], line_of(error), exc_info=error)
 
     async def _call(self, fn: Callable[..., Any]) -> None:
         await guest.call(fn, **await self._resources.get(used(inspect.signature(fn))))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from workerd import handler
 from workerd.daemon import current, guest
 from workerd.ended import Ended, listeners
 from workerd.error_text import line_of
@@ -71,7 +72,7 @@ class Line:
 
     def __init__(self, fn: Callable[[Ended], Any], how: frozenset[str]) -> None:
         self.how = how
-        self.name = fn.__qualname__
+        self.name = handler.place(fn)[1]
         self._fn = fn
         self._waiting: asyncio.Queue[Ended] = asyncio.Queue(LONGEST)
         self._dropped = 0

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from workerd import codec
+from workerd import codec, handler
 from workerd.daemon.threads import in_thread
 from workerd.errors import LeaseLost
 from workerd.outcomes import Snooze
@@ -32,15 +32,17 @@ class Steps:
         """For a handler on the loop. A plain function is called in a thread, which keeps no daemon from ending."""
         if await self.is_done(job, name):
             return self.result(job, name)
-        result = await (call() if inspect.iscoroutinefunction(call) else in_thread(f"step {name}", call))
-        return await self.keep(job, name, await result if inspect.isawaitable(result) else result)
+        result = call() if handler.is_async(call) else await in_thread(f"step {name}", call)
+        return await self.keep(job, name, await handler.awaited(result))
 
     def step_in_thread(self, job: Job, name: str, call: Callable[[], Any]) -> Any:
         """For a handler in a thread, in which a plain function is called as well."""
         if self.in_thread(self.is_done(job, name)):
             return self.result(job, name)
         result = call()
-        return self.in_thread(self.keep(job, name, self.in_thread(result) if inspect.iscoroutine(result) else result))
+        if inspect.isawaitable(result):
+            result = self.in_thread(handler.awaited(result))
+        return self.in_thread(self.keep(job, name, result))
 
     async def wait_for(self, job: Job, event: str, timeout: float | None) -> Any:
         """The answer. Raises Snooze while there is none, TimeoutError when it did not come in time."""

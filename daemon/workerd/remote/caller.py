@@ -20,6 +20,7 @@ from workerd.errors import (
     RequestRefused,
     TaskError,
     TokenRefused,
+    WriteUnknown,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +41,15 @@ _OF_JOBS: dict[int, type[Exception]] = {
     422: TaskError,
 }  # what a client of the queue does wrong
 JOBS = "/api/v1/jobs"
+_UNSENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+    RuntimeError,
+)
+_GATEWAY = (502, 504)  # what a proxy answers when it has lost the manager, which may have done what it was asked
 
 
 class _Unsaid(logging.Filter):
@@ -110,8 +120,9 @@ class Caller:
     ) -> T:  # fmt: skip
         """What the manager answers, as `kind`; `wait`: seconds that it may take longer.
 
-        Raises ManagerError, NodeDead, LaneLocked; about jobs
-        also NotFound, JobError and TaskError."""
+        Raises ManagerError, NodeDead, LaneLocked; about jobs also NotFound, JobError and TaskError; for an enqueue that was sent
+        and not answered WriteUnknown.
+        """
         content = None if body is None else body.model_dump_json(exclude_defaults=True)
         return await self.ask_raw(method, path, content, kind, wait=wait, **query)
 
@@ -133,9 +144,12 @@ class Caller:
                 await asyncio.sleep(float(response.headers.get("Retry-After", "1")))
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, RuntimeError, OSError) as error:
             self._addresses.failed(address)
-            raise ManagerError(
-                f"the manager at {address} cannot be reached: {error or type(error).__name__}"
-            ) from error
+            reason = f"the manager at {address} cannot be reached: {str(error) or type(error).__name__}"
+            if _enqueues(method, path) and not isinstance(error, _UNSENT):
+                raise WriteUnknown(reason) from error
+            raise ManagerError(reason) from error
+        if response.status_code in _GATEWAY and _enqueues(method, path):
+            raise WriteUnknown(f"the manager at {address} answers {response.status_code}")
         if response.status_code >= 300:
             raise self._refusal(response, address, path)
         if kind is None:
@@ -156,3 +170,7 @@ class Caller:
         if kind is None:
             return ManagerError(f"the manager at {address} answers {response.status_code}: {detail}")
         return kind(f"the manager at {address}: {detail}" if issubclass(kind, ManagerError) else detail)
+
+
+def _enqueues(method: str, path: str) -> bool:
+    return method == "POST" and path == JOBS

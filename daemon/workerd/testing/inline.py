@@ -7,7 +7,7 @@ import inspect
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from workerd import codec
+from workerd import codec, handler
 from workerd.daemon.done import Done
 from workerd.errors import JobError
 from workerd.job import Job
@@ -47,8 +47,8 @@ async def run(
     resources = Resources()
     try:
         arguments = {**arguments, **await resources.get(task.resources)}
-        result = await (task.fn(**arguments) if task.is_async else asyncio.to_thread(task.fn, **arguments))
-        result = await result if inspect.isawaitable(result) else result
+        made = task.fn(**arguments) if task.is_async else await asyncio.to_thread(task.fn, **arguments)
+        result = await handler.awaited(made)
     finally:
         await resources.close()
     return codec.loads(codec.dumps(result, f"the result of {task.name}"))
@@ -93,15 +93,15 @@ class _Here:
 
     async def _step(self, name: str, call: Callable[[], Any]) -> Any:
         if name not in self._steps:
-            result = await (call() if inspect.iscoroutinefunction(call) else asyncio.to_thread(call))
-            self._keep(name, await result if inspect.isawaitable(result) else result)
+            result = call() if handler.is_async(call) else await asyncio.to_thread(call)
+            self._keep(name, await handler.awaited(result))
         return codec.loads(self._steps[name])
 
     def _step_in_thread(self, name: str, call: Callable[[], Any]) -> Any:
         if name not in self._steps:
             result = call()
-            if inspect.iscoroutine(result):
-                result = asyncio.run_coroutine_threadsafe(result, self._loop).result()
+            if inspect.isawaitable(result):
+                result = asyncio.run_coroutine_threadsafe(handler.awaited(result), self._loop).result()
             self._keep(name, result)
         return codec.loads(self._steps[name])
 
