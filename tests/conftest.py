@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import tempfile
 from itertools import count
 from pathlib import Path
@@ -34,6 +35,12 @@ def server_directory() -> str | None:
     Each test makes and drops a database; on a disk that other programs write to, each of these waits for the disk.
     """
     return str(_MEMORY) if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM else None
+
+
+def pytest_configure() -> None:
+    """Let what tests start be interrupted: a shell starts what it runs in the background with SIGINT ignored, which is inherited."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
