@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+ASGIREF = "asgiref.sync"  # to be looked for by whoever has an OnLoop: a call for each run would cost more than all the rest of it
 
 log = logging.getLogger(__name__)
 
@@ -48,28 +50,17 @@ class OnLoop:
     """
 
     def __init__(self) -> None:
-        self._running = 0
         self._waits = False  # what is to be closed has not been looked at yet
         self._alone = False  # no run went on at a moment since then
 
-    def begin(self) -> None:
-        """A run begins."""
-        self._look()
-        self._running += 1
-
-    def end(self) -> None:
-        """A run has ended."""
-        self._running -= 1
-        self._look()
-
-    def _look(self) -> None:
-        asgiref = sys.modules.get("asgiref.sync")
-        if asgiref is None or _django() is None:
+    def look(self, running: Callable[[], bool]) -> None:
+        """A run is about to begin, or has ended; `running`: whether others go on."""
+        if _django() is None:
             return
-        self._alone = self._alone or not self._running
+        self._alone = self._alone or not running()
         if not self._waits:
             self._waits = True
-            asgiref.SyncToAsync.single_thread_executor.submit(self._close)
+            sys.modules[ASGIREF].SyncToAsync.single_thread_executor.submit(self._close)
 
     def _close(self) -> None:
         self._waits = False  # first: whoever sets `_alone` from now on has another look

@@ -8,6 +8,7 @@ import functools
 import inspect
 import logging
 import math
+import sys
 from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -74,10 +75,10 @@ class Executor:
         job = self._job(task, claimed) if task.wants_job or around else None
         started = monotonic()
         run = Run(claimed, job, worker, started, started + (task.timeout or self._job_timeout))
-        self.running.add(run)
         on_loop = task.is_async or around
-        if on_loop:
-            self._django.begin()
+        if on_loop and django_connections.ASGIREF in sys.modules:
+            self._django.look(self._is_loop_used)
+        self.running.add(run)
         try:
             if around:
                 result = await self._through(task, run)
@@ -94,8 +95,8 @@ class Executor:
             outcome = self._endings.raised(task, run, error)
         finally:
             self.running.discard(run)
-            if on_loop:
-                self._django.end()
+            if on_loop and django_connections.ASGIREF in sys.modules:
+                self._django.look(self._is_loop_used)
         if run.stop is not None:
             outcome = self._halted(task, run, outcome)
         if outcome.error is not None:
@@ -158,6 +159,12 @@ class Executor:
 
     def task(self, name: str) -> Task[..., Any]:
         return self._tasks[name]
+
+    def _is_loop_used(self) -> bool:
+        """Whether a run goes on that may use what belongs to the loop."""
+        return bool(self.running) and (
+            bool(self._around) or any(self._tasks[r.claimed.task].is_async for r in self.running)
+        )
 
     def _timeout(self, task: Task[..., Any]) -> float:
         return task.timeout or self._job_timeout
