@@ -1,23 +1,22 @@
-"""What only some jobs are asked for: other jobs to wait for, a node, a deadline, what becomes of another job with the same key."""
+"""The options of an enqueue: each is defined once, in `EnqueueOptions`, with its type, its help and its check."""
+# No `from __future__ import annotations`: what the types are annotated with is read at run time.
 
-from __future__ import annotations
-
-from collections.abc import Iterable
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, TypeVar, get_args
 
 from workerd import bounds
 from workerd.errors import TaskError
+from workerd.trace import Trace
 from workerd.units import Duration, parse_duration
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 Conflict = Literal["keep", "replace", "reschedule"]
 KeyUntil = Literal["finished", "started"]
 Need = Literal["all", "any"]
 End = Literal["succeeded", "finished"]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -32,81 +31,150 @@ class After:
     end: End = "succeeded"
 
     def __post_init__(self) -> None:
-        _check("After: need", self.need, Need)
-        _check("After: end", self.end, End)
+        one_of(Need)("After: need", self.need)
+        one_of(End)("After: end", self.end)
         if not isinstance(self.jobs, Iterable) or not all(type(job) is int and 0 <= job < 2**63 for job in self.jobs):
             raise TaskError(f"after is {self.jobs!r}, allowed is a list of ids of jobs")
 
 
-class Asks(TypedDict, total=False):
-    """Keywords of an enqueue that few jobs need.
+class Option(NamedTuple):
+    """What is known of an option besides its type."""
 
-    `after`: jobs to wait for; a list means that all of them have to succeed.
-    `conflict`: what becomes of a job with the same key that has not started: `keep` (it stays as it is), `replace` (it gets this payload,
-    place and time), `reschedule` (this time alone). `key_until`: when the key is free again, `finished` or `started`.
-    `deadline`: a job that has not started by then, or after that time, is cancelled.
-    `pin`: the node (a name) that is to run it; `prefer`: the one that may have it first, for five seconds while it lives.
+    help: str
+    check: Callable[[str, Any], Any]  # takes name and value, returns the value as the queue takes it, raises TaskError
+    default: Any = None  # a value that is the same as none
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Checks a whole number within limits."""
+
+    least: int
+    most: int
+
+    def __call__(self, name: str, value: Any) -> int:
+        bounds.check_whole(name, value, (self.least, self.most))
+        whole: int = value
+        return whole
+
+
+def one_of(allowed: Any) -> Callable[[str, Any], Any]:
+    """Check that a value is one of a Literal."""
+
+    def check(name: str, value: Any) -> Any:
+        if value not in get_args(allowed):
+            raise TaskError(f"{name} is {value!r}, allowed is {' or '.join(get_args(allowed))}")
+        return value
+
+    return check
+
+
+def _name(name: str, value: Any) -> Any:
+    bounds.check_name(name, value)
+    return value
+
+
+def _node(name: str, value: Any) -> Any:
+    bounds.check_name(f"{name} (the name of a node: `workerctl nodes list` shows them)", value)
+    return value
+
+
+def _key(_name: str, value: Any) -> Any:
+    bounds.check_key(value)
+    return value
+
+
+def _time(name: str, value: Any) -> Any:
+    bounds.check_time(name, value)
+    return value
+
+
+def _duration(name: str, value: Any) -> timedelta:
+    try:
+        return timedelta(seconds=parse_duration(value))
+    except ValueError as error:
+        raise TaskError(f"{name} {error}") from error
+
+
+def _deadline(name: str, value: Any) -> Any:
+    return _time(name, value) if isinstance(value, datetime) else _duration(name, value)
+
+
+def _after(_name: str, value: Any) -> After:
+    return value if isinstance(value, After) else After(value)
+
+
+class BatchOptions(TypedDict, total=False):
+    """The options that many jobs can share."""
+
+    queue: Annotated[str | None, Option("The queue instead of the task's.", _name)]
+    priority: Annotated[int | None, Option("The priority instead of the task's.", Whole(*bounds.PRIORITIES))]
+    delay: Annotated[Duration | None, Option("How long the job waits before it may start.", _duration)]
+    run_at: Annotated[datetime | None, Option("Not before this time, with its zone.", _time)]
+    max_retries: Annotated[int | None, Option("Retries instead of the task's.", Whole(*bounds.RETRIES))]
+    after: Annotated[Sequence[int] | After | None, Option("Jobs to wait for; of a list all have to succeed.", _after)]
+    deadline: Annotated[
+        Duration | datetime | None, Option("A job that has not started by then is cancelled.", _deadline)
+    ]
+    pin: Annotated[str | None, Option("The node that is to run it.", _node)]
+    prefer: Annotated[str | None, Option("The node that may have it first, for five seconds while it lives.", _node)]
+
+
+class EnqueueOptions(BatchOptions, total=False):
+    """The options of an enqueue; None is the same as not given."""
+
+    key: Annotated[str | None, Option("While a job with this key is not finished, its id is the answer.", _key)]
+    conflict: Annotated[
+        Conflict, Option("What becomes of a job with this key that has not started.", one_of(Conflict), "keep")
+    ]
+    key_until: Annotated[KeyUntil, Option("When the key is free again.", one_of(KeyUntil), "finished")]
+
+
+DEFINITIONS: Mapping[str, Option] = {name: get_args(hint)[1] for name, hint in EnqueueOptions.__annotations__.items()}
+KEYED = frozenset(
+    DEFINITIONS.keys() - BatchOptions.__annotations__.keys()
+)  # options about a key, which one job alone can have
+EXCLUSIVE = (("delay", "run_at"), ("pin", "prefer"))
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """A task and the checked options of an enqueue. Calls for which they are equal can share a statement.
+
+    `given`: arguments of `workerd.enqueue` by their names there, without those that are not given.
     """
 
-    after: Sequence[int] | After | None
-    conflict: Conflict
-    key_until: KeyUntil
-    deadline: Duration | datetime | None
-    pin: str | None
-    prefer: str | None
+    task: str
+    given: Mapping[str, Any] = field(default_factory=dict)
+    trace: Trace | None = None
+
+    def __hash__(self) -> int:
+        return hash((self.task, *self.given))
 
 
-NAMES = frozenset(Asks.__annotations__)
-
-
-class Asked(NamedTuple):
-    """The same, checked."""
-
-    after: tuple[int, ...] = ()
-    need: Need = "all"
-    end: End = "succeeded"
-    conflict: Conflict = "keep"
-    key_until: KeyUntil = "finished"
-    deadline: datetime | None = None
-    deadline_in: timedelta | None = None
-    pin: str | None = None
-    prefer: str | None = None
-    batch: bool = False  # it ends when the jobs that it is after have, and no node runs it
-
-
-def asked(asks: Mapping[str, Any]) -> Asked | None:
-    """Check what a call asks for; None: nothing. Raises TaskError for what cannot be."""
-    given = {name: value for name, value in asks.items() if value is not None}
-    unknown = sorted(given.keys() - NAMES)
+def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are given as arguments of `workerd.enqueue`. Raises TaskError for those that are unknown or not allowed."""
+    given = {name: value for name, value in options.items() if value is not None}
+    unknown = sorted(given.keys() - DEFINITIONS.keys())
     if unknown:
         raise TaskError(f"enqueue knows no option {', '.join(unknown)}")
-    if not given:
-        return None
-    after = given.pop("after", ())
-    after = after if isinstance(after, After) else After(after)
-    deadline = given.pop("deadline", None)
-    _check("conflict", given.get("conflict", "keep"), Conflict)
-    _check("key_until", given.get("key_until", "finished"), KeyUntil)
-    if "pin" in given and "prefer" in given:
-        raise TaskError("pin and prefer exclude each other")
-    for name in given.keys() & {"pin", "prefer"}:
-        bounds.check_name(f"{name} (the name of a node: `workerctl nodes list` shows them)", given[name])
-    at, within = _deadline(deadline)
-    return Asked(tuple(after.jobs), after.need, after.end, deadline=at, deadline_in=within, **given)
+    for one, other in EXCLUSIVE:
+        if one in given and other in given:
+            raise TaskError(f"{one} and {other} exclude each other")
+    found: dict[str, Any] = {}
+    for name, option in DEFINITIONS.items():
+        if name not in given or given[name] == option.default:
+            continue
+        value = option.check(name, given[name])
+        if isinstance(value, After):
+            found |= {"after": tuple(value.jobs), "after_need": value.need, "after_end": value.end}
+        else:
+            found[name] = value
+    return found
 
 
-def _deadline(value: Duration | datetime | None) -> tuple[datetime | None, timedelta | None]:
-    if value is None:
-        return None, None
-    if isinstance(value, datetime):
-        bounds.check_time("deadline", value)
-        return value, None
-    try:
-        return None, timedelta(seconds=parse_duration(value))
-    except ValueError as error:
-        raise TaskError(f"deadline {error}") from error
-
-
-def _check(what: str, value: object, allowed: Any) -> None:
-    if value not in get_args(allowed):
-        raise TaskError(f"{what} is {value!r}, allowed is {' or '.join(get_args(allowed))}")
+def explained(function: F) -> F:
+    """Add the options to the docstring of a function that takes them."""
+    lines = [f"  {name}: {option.help}" for name, option in DEFINITIONS.items()]
+    function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Options:", *lines])
+    return function

@@ -27,7 +27,7 @@ class TaskPlugin(Plugin):
 
 def _signature(context: MethodSigContext) -> FunctionLike:
     """The task's own parameters but `job`, then the options, which one of the overloads has."""
-    declared = context.default_signature
+    declared = context.default_signature.with_unpacked_kwargs()
     task = get_proper_type(context.type)
     of_task = get_proper_type(task.args[0]) if isinstance(task, Instance) and task.args else None
     if not isinstance(of_task, Parameters):

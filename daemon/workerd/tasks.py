@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
-from workerd import asked, bounds, handler
+from workerd import bounds, handler
 from workerd.arguments import Arguments
+from workerd.asked import DEFINITIONS, explained
 from workerd.errors import TaskError
 from workerd.limit import UNLIMITED, Limit
 from workerd.on_failure import check
@@ -18,10 +19,9 @@ from workerd.units import Duration, parse_duration, parse_rate, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-    from datetime import datetime
     from pathlib import Path
 
-    from workerd.asked import After, Conflict, KeyUntil
+    from workerd.asked import BatchOptions, EnqueueOptions
     from workerd.job import AnyTransaction
     from workerd.typed import Takes1, Takes2, Takes3, Takes4
 
@@ -33,7 +33,7 @@ C = TypeVar("C")
 D = TypeVar("D")
 
 # Keywords of every enqueue: a handler's parameter of the same name could never be given.
-OPTIONS = frozenset({"queue", "priority", "delay", "run_at", "key", "max_retries", "connection"}) | asked.NAMES
+OPTIONS = frozenset({"connection", *DEFINITIONS})
 
 registry: dict[str, Task[..., Any]] = {}
 
@@ -89,13 +89,9 @@ class Task(Generic[P, R]):
 
     # What the type checkers see of `enqueue`: see `workerd.typed`.
     @overload
-    async def enqueue(
-        self, *, queue: str | None = None, priority: int | None = None, delay: Duration | None = None,
-        run_at: datetime | None = None, key: str | None = None, max_retries: int | None = None,
-        connection: AnyTransaction | None = None, after: Sequence[int] | After | None = None, conflict: Conflict = ...,
-        key_until: KeyUntil = ..., deadline: Duration | datetime | None = None, pin: str | None = None,
-        prefer: str | None = None, **named: Any,
-    ) -> int: ...  # fmt: skip
+    async def enqueue(self, *, connection: AnyTransaction | None = None, **options: Unpack[EnqueueOptions]) -> int: ...
+    @overload
+    async def enqueue(self, **named: Any) -> int: ...
     @overload
     async def enqueue(self: Takes1[A], a: A, /, **named: Any) -> int: ...
     @overload
@@ -104,23 +100,20 @@ class Task(Generic[P, R]):
     async def enqueue(self: Takes3[A, B, C], a: A, b: B, c: C, /, **named: Any) -> int: ...
     @overload
     async def enqueue(self: Takes4[A, B, C, D], a: A, b: B, c: C, d: D, /, *more: Any, **named: Any) -> int: ...
-    async def enqueue(self, *args: Any, **kwargs: Any) -> int:  # type: ignore[misc]  # a task is what the overloads take it for
-        """Enqueue a call with these arguments and return the job's id; options as in `Queue.enqueue`."""
-        from workerd.queue import client, default_queue
+    @explained  # type: ignore[misc]  # a task is what the overloads take it for
+    async def enqueue(self, *args: Any, **kwargs: Any) -> int:
+        """Enqueue a call with these arguments and return the job's id; with `connection` it exists when that commits."""
+        from workerd.queue import default_queue, transactions
 
         payload, options = self._call(args, kwargs)
         if options.get("connection") is not None:
-            return await client.enqueue_in(self, payload, **options)
+            return await transactions.enqueue(self, payload, **options)
         return await (await default_queue.default()).enqueue(self, payload, **options)
 
     @overload
-    def enqueue_sync(
-        self, *, queue: str | None = None, priority: int | None = None, delay: Duration | None = None,
-        run_at: datetime | None = None, key: str | None = None, max_retries: int | None = None,
-        connection: AnyTransaction | None = None, after: Sequence[int] | After | None = None, conflict: Conflict = ...,
-        key_until: KeyUntil = ..., deadline: Duration | datetime | None = None, pin: str | None = None,
-        prefer: str | None = None, **named: Any,
-    ) -> int: ...  # fmt: skip
+    def enqueue_sync(self, *, connection: AnyTransaction | None = None, **options: Unpack[EnqueueOptions]) -> int: ...
+    @overload
+    def enqueue_sync(self, **named: Any) -> int: ...
     @overload
     def enqueue_sync(self: Takes1[A], a: A, /, **named: Any) -> int: ...
     @overload
@@ -129,7 +122,8 @@ class Task(Generic[P, R]):
     def enqueue_sync(self: Takes3[A, B, C], a: A, b: B, c: C, /, **named: Any) -> int: ...
     @overload
     def enqueue_sync(self: Takes4[A, B, C, D], a: A, b: B, c: C, d: D, /, *more: Any, **named: Any) -> int: ...
-    def enqueue_sync(self, *args: Any, **kwargs: Any) -> int:  # type: ignore[misc]
+    @explained  # type: ignore[misc]
+    def enqueue_sync(self, *args: Any, **kwargs: Any) -> int:
         """The same for code that does not await; `connection` is a synchronous one."""
         from workerd.queue import sync_client
 
@@ -143,7 +137,7 @@ class Task(Generic[P, R]):
         options = {name: kwargs.pop(name) for name in OPTIONS & kwargs.keys()} if kwargs else {}
         return self.arguments.bind(*args, **kwargs), options
 
-    async def enqueue_many(self, payloads: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
+    async def enqueue_many(self, payloads: Sequence[Mapping[str, Any]], **options: Unpack[BatchOptions]) -> list[int]:
         """Enqueue one job for each payload (a mapping of argument names); options as in `Queue.enqueue_many`."""
         from workerd.queue import default_queue
 

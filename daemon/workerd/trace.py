@@ -34,9 +34,6 @@ class Trace(NamedTuple):
         return orjson.dumps({"trace": self.headers}).decode()
 
 
-UNTRACED = (None, None)
-
-
 # Of a request or a job that is served here by a process that makes no spans of its own: it is passed on.
 passed_on: ContextVar[Trace | None] = ContextVar("passed_on", default=None)
 

@@ -212,8 +212,8 @@ class Scene:
         self.low = await self.db.fetchval("SELECT min(pos) FROM workerd.ready WHERE id = ANY ($1)", self.ids)
 
     async def enqueue(self, key: str | None = None, payload: str = "{}", **options: Any) -> int:
-        given = {"queue": "ours", "priority": 0, "delay": None, "run_at": None, "max_retries": None, **options}
-        return await enqueue.one(self.db, enqueue.options("echo", **given), payload, key)
+        given = {"queue": "ours", "priority": 0, "key": key, **options}
+        return await enqueue.one(self.db, enqueue.options("echo", given), payload)
 
     async def claim(
         self, low: int | None = None, lane: Lane | None = None, *, n: int = 1, batch: int = 8
@@ -307,9 +307,9 @@ async def _enqueue_once(scene: Scene) -> None:
 
 
 async def _copy(scene: Scene) -> None:
-    plain = enqueue.options("echo", "ours", None, None, None, None)
+    plain = enqueue.options("echo", {"queue": "ours"})
     assert len(await enqueue.many(scene.db, plain, ["{}"] * enqueue.COPY_FROM)) == enqueue.COPY_FROM
-    later = enqueue.options("echo", "ours", None, 60, None, None)
+    later = enqueue.options("echo", {"queue": "ours", "delay": 60})
     assert len(await enqueue.many(scene.db, later, ["{}"] * enqueue.COPY_FROM)) == enqueue.COPY_FROM
 
 
@@ -353,7 +353,7 @@ async def _stage_nothing(scene: Scene) -> None:
 async def _enqueue(scene: Scene) -> None:
     await scene.enqueue()
     await scene.enqueue(delay=60)
-    plain = enqueue.options("echo", "ours", None, None, None, None)
+    plain = enqueue.options("echo", {"queue": "ours"})
     assert len(await enqueue.many(scene.db, plain, ["{}"] * 100)) == 100
 
 

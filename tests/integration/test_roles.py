@@ -110,15 +110,19 @@ async def jobs(db: DB, queue: Queue) -> Jobs:
 
 
 async def _now(db: DB, _: Jobs) -> None:
-    await enqueue.one(db, enqueue.options("echo", None, None, None, None, None), "{}", None)
+    await enqueue.one(db, enqueue.options("echo", {}), "{}")
 
 
 async def _copy(db: DB, _: Jobs) -> None:
-    await enqueue.many(db, enqueue.options("echo", None, None, None, None, None), ["{}"] * enqueue.COPY_FROM)
+    await enqueue.many(db, enqueue.options("echo", {}), ["{}"] * enqueue.COPY_FROM)
 
 
 async def _copy_later(db: DB, _: Jobs) -> None:
-    await enqueue.many(db, enqueue.options("echo", "new lane", 3, 60, None, 1), ["{}"] * enqueue.COPY_FROM)
+    await enqueue.many(
+        db,
+        enqueue.options("echo", {"queue": "new lane", "priority": 3, "delay": 60, "max_retries": 1}),
+        ["{}"] * enqueue.COPY_FROM,
+    )
 
 
 async def _claim(db: DB, _: Jobs) -> None:

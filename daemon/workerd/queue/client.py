@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 from weakref import WeakSet
 
-from workerd import bounds, codec, trace
-from workerd.asked import asked
+from workerd import codec, trace
+from workerd.asked import arguments, explained
 from workerd.errors import JobError, JobFailed, NotFound
 from workerd.queue import change as changes
 from workerd.queue import enqueue, producer, signals, transactions
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
-    from workerd.asked import Asks
+    from workerd.asked import BatchOptions, EnqueueOptions, JobOptions
     from workerd.job import AnyConnection, AnyTransaction
-    from workerd.queue.enqueue import Options
     from workerd.queue.flow import Call
     from workerd.schedules import Schedule
     from workerd.tasks import Task
@@ -129,61 +128,48 @@ class Queue:
 
         return await again(once)
 
+    @explained
     async def enqueue(
         self,
         task: str | Task[..., Any],
         payload: Mapping[str, Any] | None = None,
         *,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: Duration | None = None,
-        run_at: datetime | None = None,
-        key: str | None = None,
-        max_retries: int | None = None,
         connection: AnyTransaction | None = None,
-        **asks: Unpack[Asks],
+        **options: Unpack[EnqueueOptions],
     ) -> int:
         """Enqueue a job and return its id; while a job with this `key` is not finished, return that one's id.
 
         `queue` and `priority` default to the task's. With `connection`, one of asyncpg, psycopg, SQLAlchemy or Django, the job exists when
         the caller's transaction commits.
-        What few jobs need is in `workerd.asked.Asks`.
-        Raises PayloadError for arguments that are not JSON, too large or of a wrong type, TaskError for options that cannot be,
-        WriteUnknown when the connection was lost before the answer came, another DatabaseError when nothing was written.
+        Raises PayloadError for arguments that are not JSON, too large or of a wrong type, TaskError for options that are unknown or not
+        allowed, WriteUnknown when the connection was lost before the answer came, another DatabaseError when nothing was written.
         """
         if connection is not None:
-            return await enqueue_in(
-                task, payload, queue=queue, priority=priority, delay=delay, run_at=run_at, key=key, max_retries=max_retries,
-                connection=connection, **asks,
-            )  # fmt: skip
-        what, text = checked(task, payload, key, queue, priority, delay, run_at, max_retries, asks)
+            return await transactions.enqueue(task, payload, connection=connection, **options)
+        what = enqueue.options(task, options)
+        text = enqueue.payload_text(task, {} if payload is None else payload)
         if trace.current() is not None:
-            return await producer.traced(what, lambda traced: self._enqueue(traced, text, key))
-        if key is None and what.asked is None:
+            return await producer.traced(what, lambda traced: self._enqueue(traced, text))
+        if enqueue.SIMPLE.issuperset(what.given):
             return await self._coalescer.enqueue(what, text)
-        return await self._enqueue(what, text, key)
+        return await self._enqueue(what, text)
 
-    async def _enqueue(self, what: Options, payload: str, key: str | None) -> int:
-        return await self._own(lambda own: enqueue.one(own, what, payload, key))
+    async def _enqueue(self, what: JobOptions, payload: str) -> int:
+        return await self._own(lambda own: enqueue.one(own, what, payload))
 
     async def enqueue_many(
         self,
         task: str | Task[..., Any],
         payloads: Sequence[Mapping[str, Any]],
         *,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: Duration | None = None,
-        run_at: datetime | None = None,
-        max_retries: int | None = None,
         connection: AnyTransaction | None = None,
-        **asks: Unpack[Asks],
+        **options: Unpack[BatchOptions],
     ) -> list[int]:
         """Enqueue one job for each payload, all or none, and return their ids in this order; otherwise as `enqueue`."""
-        what = enqueue.options(task, queue, priority, delay, run_at, max_retries, asked(asks) if asks else None)
+        what = enqueue.options(task, options)
         texts = [enqueue.payload_text(task, payload) for payload in payloads]
 
-        async def write(what: Options) -> list[int]:
+        async def write(what: JobOptions) -> list[int]:
             if connection is not None:
                 return await transactions.enqueue_many(connection, what, texts)
             return await self._own(lambda own: enqueue.many(own, what, texts))
@@ -261,13 +247,20 @@ class Queue:
 
         Raises JobError when there is no such job, when it runs or has ended, and what `enqueue` raises.
         """
-        what = enqueue.options(f"job {job_id}", queue, priority, delay, run_at, max_retries)
+        wanted = {
+            "queue": queue,
+            "priority": priority,
+            "delay": delay,
+            "run_at": run_at,
+            "max_retries": max_retries,
+        }
+        given = arguments(wanted).get
         text = None if payload is None else enqueue.payload_text(f"job {job_id}", payload)
 
         async def write(own: AnyConnection) -> str:
-            due = what.run_at
-            if what.delay is not None:
-                due = await answered(own.fetchval("SELECT now() + $1::interval", what.delay))
+            due = given("run_at")
+            if given("delay") is not None:
+                due = await answered(own.fetchval("SELECT now() + $1::interval", given("delay")))
             return await changes.change(own, job_id, text, queue, priority, due, max_retries)
 
         return await self._own(write)
@@ -309,29 +302,6 @@ class Queue:
 
     async def _fetchval(self, sql: str, *args: Any) -> Any:
         return await self._own(lambda own: answered(own.fetchval(sql, *args)))
-
-
-async def enqueue_in(
-    task: str | Task[..., Any], payload: Mapping[str, Any] | None = None, *, connection: AnyTransaction, queue: str | None = None,
-    priority: int | None = None, delay: Duration | None = None, run_at: datetime | None = None, key: str | None = None,
-    max_retries: int | None = None, **asks: Unpack[Asks],
-) -> int:  # fmt: skip
-    """Enqueue in the transaction of the connection, for which no `Queue` is needed; as `Queue.enqueue`."""
-    what, text = checked(task, payload, key, queue, priority, delay, run_at, max_retries, asks)
-    if trace.current() is not None:
-        return await producer.traced(what, lambda traced: transactions.enqueue_one(connection, traced, text, key))
-    return await transactions.enqueue_one(connection, what, text, key)
-
-
-def checked(
-    task: str | Task[..., Any], payload: Mapping[str, Any] | None, key: str | None, queue: str | None, priority: int | None,
-    delay: Duration | None, run_at: datetime | None, max_retries: int | None, asks: Asks,
-) -> tuple[Options, str]:  # fmt: skip
-    """Options and payload of a call, as JSON. Raises TaskError, PayloadError."""
-    if key is not None:
-        bounds.check_key(key)
-    what = enqueue.options(task, queue, priority, delay, run_at, max_retries, asked(asks) if asks else None)
-    return what, enqueue.payload_text(task, {} if payload is None else payload)
 
 
 def not_retried(job_id: int, state: str) -> str | None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from workerd.asked import JobOptions
 from workerd.errors import DatabaseError, PayloadError, TransactionConflict
-from workerd.queue.enqueue import Options, many, may_write, one, plain
+from workerd.queue.enqueue import many, may_write, one, plain
 from workerd.queue.own_transaction import again
 from workerd.queue.pool import CLOSED, OTHER_LOOP
 
@@ -25,7 +26,7 @@ BATCH = 999  # single enqueues that go into one statement at most
 LINGER = 0.05  # seconds that the connection is kept for the next call: taking it from the pool and back costs as much as an enqueue
 MOST = 1.0  # seconds for which it is kept from others in the pool
 
-Call = tuple[Options, str, "asyncio.Future[int]"]
+Call = tuple[JobOptions, str, "asyncio.Future[int]"]
 
 
 class Coalescer:
@@ -45,7 +46,7 @@ class Coalescer:
         self._closed: asyncio.Future[None] | None = None  # done when nobody writes any more
         self._kept = _Kept(pool)
 
-    async def enqueue(self, what: Options, payload: str) -> int:
+    async def enqueue(self, what: JobOptions, payload: str) -> int:
         """Enqueue a job without a key and return its id."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -75,18 +76,14 @@ class Coalescer:
             raise DatabaseError(OTHER_LOOP)
         self._loop = loop
 
-    async def _alone(self, what: Options, payload: str) -> int:
+    async def _alone(self, what: JobOptions, payload: str) -> int:
         """Write one call in its own task."""
         self._writing = True
         try:
             async with self._kept as connection:
                 if self._direct is None:
                     self._direct = await may_write(connection)
-                write = (
-                    partial(plain, connection, what, payload)
-                    if self._direct
-                    else partial(one, connection, what, payload, None)
-                )
+                write = partial(plain if self._direct else one, connection, what, payload)
                 try:
                     return await write()
                 except TransactionConflict:
@@ -116,15 +113,14 @@ class Coalescer:
                 self._crowd = len(batch) > 1
                 await self._write_batch(batch)
                 if self._crowd:
-                    await asyncio.sleep(
-                        0
-                    )  # those who have their answer may call again; one alone does better without a task
+                    # those who have their answer may call again; one alone does better without a task
+                    await asyncio.sleep(0)
         finally:
             self._next()
 
     async def _write_batch(self, batch: list[Call]) -> None:
         try:
-            groups = defaultdict[Options, list[Call]](list)
+            groups = defaultdict[JobOptions, list[Call]](list)
             for call in batch:
                 if not call[2].done():  # its caller has not been cancelled
                     groups[call[0]].append(call)
@@ -140,7 +136,7 @@ class Coalescer:
             raise
 
 
-async def _write_group(connection: AnyConnection, what: Options, calls: list[Call]) -> None:
+async def _write_group(connection: AnyConnection, what: JobOptions, calls: list[Call]) -> None:
     payloads = [payload for _, payload, _ in calls]
     try:
         ids: Iterable[int | Exception] = await again(lambda: many(connection, what, payloads))
@@ -152,9 +148,9 @@ async def _write_group(connection: AnyConnection, what: Options, calls: list[Cal
         _settle(done, answer)
 
 
-async def _each(connection: AnyConnection, what: Options, payload: str) -> int | Exception:
+async def _each(connection: AnyConnection, what: JobOptions, payload: str) -> int | Exception:
     try:
-        return await one(connection, what, payload, None)
+        return await one(connection, what, payload)
     except Exception as error:  # noqa: BLE001 - it is the caller's to handle
         return error
 

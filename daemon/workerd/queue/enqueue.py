@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from workerd import bounds, codec
-from workerd.asked import Asked
+from workerd.asked import KEYED, JobOptions, arguments
 from workerd.errors import PayloadError, TaskError
 from workerd.queue.driver_errors import answered
 from workerd.queue.own_transaction import transaction, uncommitted
-from workerd.trace import UNTRACED
-from workerd.units import Duration, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from workerd.job import AnyConnection
     from workerd.tasks import Task
-    from workerd.trace import Trace
 
 COPY_FROM = 1000  # jobs from which on a COPY, which takes four round trips, is faster than a statement
-_NOTHING = (None,) * 6  # what most calls ask for besides their task
-PLAIN = Asked()
+# What rows can be given without the functions: calls with no other options share a statement, and many of them a COPY.
+SIMPLE = frozenset({"queue", "priority", "run_at", "max_retries", "delay"})
+IMMEDIATE = SIMPLE - {"run_at", "delay"}
 
 # What `workerd.enqueue` does, for the most frequent case and who may write into the table: a function takes a quarter longer.
 _NOW = """
@@ -37,72 +36,27 @@ _NOW = """
     RETURNING id, workerd.wake(lane)
 """
 _MAY_WRITE = "SELECT has_table_privilege(to_regclass('workerd.ready')::oid, 'INSERT')"
-_ONE = """
-    SELECT workerd.enqueue($1, $2::jsonb, queue => $3, priority => $4, run_at => $5, max_retries => $6, delay => $7, key => $8)
-"""
-_ASKED = """
-    SELECT workerd.enqueue($1, $2::jsonb, queue => $3, priority => $4, run_at => $5, max_retries => $6, delay => $7, key => $8,
-        after => $9, after_need => $10, after_end => $11, conflict => $12, key_until => $13,
-        deadline => coalesce($14, now() + $15::interval), pin => $16, prefer => $17, batch => $18,
-        traceparent => $19, tracestate => $20)
-"""
-_MANY = "SELECT workerd.enqueue_many($1, $2, queue => $3, priority => $4, run_at => $5, max_retries => $6, delay => $7)"
-_MANY_ASKED = """
-    SELECT workerd.enqueue_many($1, $2, queue => $3, priority => $4, run_at => $5, max_retries => $6, delay => $7,
-        after => $8, after_need => $9, after_end => $10, deadline => coalesce($11, now() + $12::interval), pin => $13, prefer => $14,
-        traceparent => $15, tracestate => $16)
-"""
 _RESERVE = "SELECT * FROM workerd.reserve($1, $2, $3, $4, $5, $6)"
 _WAKE = "SELECT workerd.wake($1)"
+# The types of arguments; `bool` is before `int`, of which it is a kind.
+_TYPES = {str: "text", bool: "boolean", int: "int", datetime: "timestamptz", timedelta: "interval", tuple: "bigint[]"}
 
 
-class Options(NamedTuple):
-    """What calls have to have in common to go into one statement."""
-
-    task: str
-    queue: str | None
-    priority: int | None
-    run_at: datetime | None
-    max_retries: int | None
-    delay: timedelta | None
-    asked: Asked | None = None
-    trace: Trace | None = None
-
-
-def options(
-    task: str | Task[..., Any], queue: str | None, priority: int | None, delay: Duration | None,
-    run_at: datetime | None, max_retries: int | None, asked: Asked | None = None,
-) -> Options:  # fmt: skip
+def options(task: str | Task[..., Any], given: Mapping[str, Any]) -> JobOptions:
     """The options of a call, checked; queue and priority default to the task's. Raises TaskError."""
-    if isinstance(task, str) and (queue, priority, delay, run_at, max_retries, asked) == _NOTHING:
-        return _plain(task)
-    if queue is not None:
-        bounds.check_name("queue", queue)
-    if priority is not None:
-        bounds.check_whole("priority", priority, bounds.PRIORITIES)
-    if max_retries is not None:
-        bounds.check_whole("max_retries", max_retries, bounds.RETRIES)
-    if run_at is not None:
-        bounds.check_time("run_at", run_at)
-    if delay is not None and run_at is not None:
-        raise TaskError("delay and run_at exclude each other")
-    if isinstance(task, str):
-        bounds.check_name("task", task)
-        name = task
-    else:
-        name, queue, priority = task.name, queue or task.queue, task.priority if priority is None else priority
-    try:
-        wait = None if delay is None else timedelta(seconds=parse_duration(delay))
-    except ValueError as error:
-        raise TaskError(f"delay {error}") from error
-    return Options(name, queue, priority, run_at, max_retries, wait, asked)
+    plain = _plain(task)
+    if not given:
+        return plain
+    return replace(plain, given={**plain.given, **arguments(given)})
 
 
 @lru_cache(maxsize=1000)
-def _plain(task: str) -> Options:
-    """The options of a call that asks for nothing: made once for each task, since an enqueue takes hardly longer than to make them."""
-    bounds.check_name("task", task)
-    return Options(task, None, None, None, None, None)
+def _plain(task: str | Task[..., Any]) -> JobOptions:
+    """Those of a call without options: made once for each task, since an enqueue takes hardly longer than to make them."""
+    if isinstance(task, str):
+        bounds.check_name("task", task)
+        return JobOptions(task)
+    return JobOptions(task.name, {"queue": task.queue, "priority": task.priority})
 
 
 def payload_text(task: str | Task[..., Any], payload: Mapping[str, Any]) -> str:
@@ -127,67 +81,83 @@ async def may_write(connection: AnyConnection) -> bool | None:
     return may
 
 
-async def plain(connection: AnyConnection, what: Options, payload: str) -> int:
-    """Enqueue a job without a key as a role that may write into the table, and return its id."""
-    if what.asked is None and what.trace is None and what.run_at is None and what.delay is None:
-        now = connection.fetchval(_NOW, what.task, payload, what.max_retries, what.queue, what.priority)
-        job_id: int | None = await answered(now)
+async def plain(connection: AnyConnection, what: JobOptions, payload: str) -> int:
+    """Enqueue a job as a role that may write into the table, and return its id."""
+    if what.trace is None and IMMEDIATE.issuperset(what.given):
+        given = what.given
+        values = (what.task, payload, given.get("max_retries"), given.get("queue"), given.get("priority"))
+        job_id: int | None = await answered(connection.fetchval(_NOW, *values))
         if job_id is not None:
             return job_id
-    return await one(connection, what, payload, None)  # the lane has to be made, or is limited
+    return await one(connection, what, payload)  # the lane has to be made, or is limited
 
 
-async def one(connection: AnyConnection, what: Options, payload: str, key: str | None) -> int:
+async def one(connection: AnyConnection, what: JobOptions, payload: str) -> int:
     """Enqueue a job and return its id, or that of the unfinished one with this key."""
-    given = (what.task, payload, *what[1:6], key)
-    if what.asked is None and what.trace is None:
-        call = connection.fetchval(_ONE, *given)
-    else:
-        call = connection.fetchval(_ASKED, *given, *(what.asked or PLAIN), *(what.trace or UNTRACED))
-    job_id: int = await answered(call)
+    statement, values = call("enqueue", f"payload => {_cast(2, 'jsonb')}", payload, what, _cast)
+    job_id: int = await answered(connection.fetchval(statement, *values))
     return job_id
 
 
-async def many(connection: AnyConnection, what: Options, payloads: Sequence[str]) -> list[int]:
+async def many(connection: AnyConnection, what: JobOptions, payloads: Sequence[str]) -> list[int]:
     """Enqueue one job for each payload, all or none, and return their ids in this order."""
     refuse_keys(what)
-    if len(payloads) >= COPY_FROM and what.asked is None:
+    if len(payloads) >= COPY_FROM and SIMPLE.issuperset(what.given):
         ids = await _copy(connection, what, payloads)
         if ids is not None:
             return ids
-    if what.asked is None and what.trace is None:
-        return [row[0] for row in await answered(connection.fetch(_MANY, what.task, payloads, *what[1:6]))]
-    after, need, end, _, _, *rest = (what.asked or PLAIN)[:9]
-    given = (what.task, payloads, *what[1:6], after, need, end, *rest, *(what.trace or UNTRACED))
-    return [row[0] for row in await answered(connection.fetch(_MANY_ASKED, *given))]
+    statement, values = call("enqueue_many", f"payloads => {_cast(2, 'text[]')}", payloads, what, _cast)
+    return [row[0] for row in await answered(connection.fetch(statement, *values))]
 
 
-def refuse_keys(what: Options) -> None:
-    """Raise TaskError where many jobs are asked for what only one can be."""
-    if what.asked is not None and (what.asked.conflict, what.asked.key_until) != ("keep", "finished"):
-        raise TaskError("conflict and key_until are about a key, which many jobs cannot share")
+def refuse_keys(what: JobOptions) -> None:
+    """Raise TaskError where many jobs are to have what only one can."""
+    if not KEYED.isdisjoint(what.given):
+        raise TaskError("key, conflict and key_until are about a key, which many jobs cannot share")
 
 
-async def _copy(connection: AnyConnection, what: Options, payloads: Sequence[str]) -> list[int] | None:
+def call(
+    function: str, payload: str, written: object, what: JobOptions, cast: Callable[[int, str], str]
+) -> tuple[str, list[Any]]:
+    """A call of a function by named notation, and its values.
+
+    `payload` names the argument of the second value; `cast` writes the placeholder of a value as one of a type.
+    """
+    parts, values = [f"task => {cast(1, 'text')}", payload], [what.task, written]
+    for name, value in (*what.given.items(), *(what.trace.headers.items() if what.trace is not None else ())):
+        values.append(value)
+        argument = cast(len(values), next(kind for of, kind in _TYPES.items() if isinstance(value, of)))
+        from_now = name == "deadline" and isinstance(value, timedelta)
+        parts.append(f"{name} => {'now() + ' if from_now else ''}{argument}")
+    return f"SELECT workerd.{function}({', '.join(parts)})", values
+
+
+def _cast(place: int, kind: str) -> str:
+    return f"${place}::{kind}"
+
+
+async def _copy(connection: AnyConnection, what: JobOptions, payloads: Sequence[str]) -> list[int] | None:
     """None: under a limit each job has its own line."""
     async with transaction(connection):
         return await uncommitted(_copied(connection, what, payloads))
 
 
-async def _copied(connection: AnyConnection, what: Options, payloads: Sequence[str]) -> list[int] | None:
+async def _copied(connection: AnyConnection, what: JobOptions, payloads: Sequence[str]) -> list[int] | None:
     lane, due, ids, limited = await connection.fetchrow(  # type: ignore[misc]  # one row always comes
-        _RESERVE, len(payloads), what.task, what.queue, what.priority, what.run_at, what.delay
+        _RESERVE, len(payloads), what.task, *map(what.given.get, ("queue", "priority", "run_at", "delay"))
     )
     if due is None and limited:
         return None
     columns = {"id": ids, "lane": repeat(lane), "task": repeat(what.task)}
     trace = None if what.trace is None else what.trace.options
-    options = {"max_retries": what.max_retries, "run_at": due, "options": trace}
+    options = {"max_retries": what.given.get("max_retries"), "run_at": due, "options": trace}
     columns.update({name: repeat(value) for name, value in options.items() if value is not None})
     await connection.copy_records_to_table(
-        "ready" if due is None else "scheduled", schema_name="workerd", columns=[*columns, "payload"],
+        "ready" if due is None else "scheduled",
+        schema_name="workerd",
+        columns=[*columns, "payload"],
         records=zip(*columns.values(), payloads, strict=False),
-    )  # fmt: skip
+    )
     if due is None:
         await connection.execute(_WAKE, lane)
     return list(ids)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from workerd.asked import After, Asked
+from workerd.asked import After, JobOptions
 from workerd.errors import TaskError
 from workerd.queue import enqueue
 from workerd.queue.own_transaction import transaction
@@ -15,12 +15,12 @@ from workerd.queue.own_transaction import transaction
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from workerd.asked import BatchOptions, EnqueueOptions
     from workerd.job import AnyConnection, AnyTransaction
     from workerd.queue.client import Queue
     from workerd.tasks import Task
 
 BATCH = "workerd.batch"  # the task of batches, which no daemon runs
-_BATCH = enqueue.Options(BATCH, "default", 0, None, None, None, Asked(end="finished", batch=True))
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,14 @@ class Batch:
         self.finished_id: int | None = None  # of the job of `on_finished`
 
     async def enqueue(
-        self, task: str | Task[..., Any], payload: Mapping[str, Any] | None = None, **options: Any
+        self, task: str | Task[..., Any], payload: Mapping[str, Any] | None = None, **options: Unpack[EnqueueOptions]
     ) -> int:
         """Add a job; as `Queue.enqueue`."""
         self.jobs.append(await self._queue.enqueue(task, payload, connection=self._connection, **options))
         return self.jobs[-1]
 
     async def enqueue_many(
-        self, task: str | Task[..., Any], payloads: Sequence[Mapping[str, Any]], **options: Any
+        self, task: str | Task[..., Any], payloads: Sequence[Mapping[str, Any]], **options: Unpack[BatchOptions]
     ) -> list[int]:
         """Add many; as `Queue.enqueue_many`."""
         ids = await self._queue.enqueue_many(task, payloads, connection=self._connection, **options)
@@ -126,11 +126,9 @@ class Batch:
 
     async def _close(self) -> None:
         assert self._connection is not None
-        asked = _BATCH.asked
-        assert asked is not None
-        self.id = await enqueue.one(
-            self._connection, _BATCH._replace(asked=asked._replace(after=tuple(self.jobs))), "{}", None
-        )
+        place = {"queue": "default", "priority": 0}
+        waits = {"after": tuple(self.jobs), "after_end": "finished", "batch": True}
+        self.id = await enqueue.one(self._connection, JobOptions(BATCH, {**place, **waits}), "{}")
         if self._on_finished is not None:
             call = self._on_finished
             self.finished_id = await self._queue.enqueue(

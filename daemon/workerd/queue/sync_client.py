@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, Self,
 from weakref import WeakSet
 
 from workerd.errors import DatabaseError
-from workerd.queue import client, default_queue
+from workerd.queue import default_queue, transactions
 from workerd.queue.client import Queue
 from workerd.queue.pool import CLOSED
 from workerd.queue.transactions import without_loop
@@ -202,7 +202,7 @@ class SyncBatch:
 
 def enqueue_in(*args: Any, connection: AnyTransaction, **options: Any) -> int:
     """Enqueue in the transaction of a synchronous connection, for which no `SyncQueue` is needed; as `SyncQueue.enqueue`."""
-    job: int = without_loop(client.enqueue_in(*args, connection=connection, **options), connection)
+    job: int = without_loop(transactions.enqueue(*args, connection=connection, **options), connection)
     return job
 
 

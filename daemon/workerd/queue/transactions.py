@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from workerd.asked import Asked
+from workerd import trace
 from workerd.errors import JobError, TaskError, WriteUnknown
-from workerd.queue import enqueue, signals
+from workerd.queue import enqueue as enqueues
+from workerd.queue import producer, signals
 from workerd.queue.driver_errors import answered, is_raw, translated
 from workerd.queue.drivers import as_text, driver_of
 from workerd.queue.finish import finish, succeeded
@@ -16,18 +17,13 @@ from workerd.queue.own_transaction import rolled_back
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
+    from workerd.asked import EnqueueOptions, JobOptions
     from workerd.job import AnyConnection, AnyTransaction
     from workerd.queue.drivers import Driver
-    from workerd.queue.enqueue import Options
     from workerd.queue.finish import Finished
+    from workerd.tasks import Task
 
 R = TypeVar("R")
-
-# The arguments of `workerd.enqueue` by their types, where these are no text.
-_TYPES = {
-    "payload": "jsonb", "priority": "int", "run_at": "timestamptz", "max_retries": "int", "delay": "interval",
-    "after": "bigint[]", "deadline": "timestamptz", "batch": "boolean",
-}  # fmt: skip
 
 
 def _cast(place: int, kind: str) -> str:
@@ -42,27 +38,40 @@ _FINISH = f"SELECT lost_n FROM workerd.finish_succeeded({', '.join(_cast(*each) 
 _SIGNAL = f"SELECT workerd.signal({_cast(1, 'bigint')}, {_cast(2, 'text')}, {_cast(3, 'jsonb')})"
 
 
-async def enqueue_one(connection: AnyTransaction, what: Options, payload: str, key: str | None) -> int:
-    """Enqueue a job and return its id, or that of the unfinished one with this key."""
+async def enqueue(
+    task: str | Task[..., Any],
+    payload: Mapping[str, Any] | None = None,
+    *,
+    connection: AnyTransaction,
+    **options: Unpack[EnqueueOptions],
+) -> int:
+    """Enqueue in the transaction of the connection, for which no `Queue` is needed; as `Queue.enqueue`."""
+    what = enqueues.options(task, options)
+    text = enqueues.payload_text(task, {} if payload is None else payload)
+    if trace.current() is not None:
+        return await producer.traced(what, lambda traced: _enqueue(connection, traced, text))
+    return await _enqueue(connection, what, text)
+
+
+async def _enqueue(connection: AnyTransaction, what: JobOptions, payload: str) -> int:
     driver = driver_of(connection)
     if driver is None:
-        return await _on_asyncpg(connection, lambda own: enqueue.one(own, what, payload, key))
-    statement, arguments = _call("enqueue", f"payload => {_cast(2, 'jsonb')}", payload, what, key)
-    rows = await _fetch(driver, connection, statement, arguments)
-    job_id: int = rows[0][0]
+        return await _on_asyncpg(connection, lambda own: enqueues.one(own, what, payload))
+    job_id: int = (await _call(driver, connection, "enqueue", f"payload => {_cast(2, 'jsonb')}", payload, what))[0][0]
     return job_id
 
 
-async def enqueue_many(connection: AnyTransaction, what: Options, payloads: Sequence[str]) -> list[int]:
+async def enqueue_many(connection: AnyTransaction, what: JobOptions, payloads: Sequence[str]) -> list[int]:
     """Enqueue one job for each payload, all or none, and return their ids in this order."""
     driver = driver_of(connection)
     if driver is None:
-        return await _on_asyncpg(connection, lambda own: enqueue.many(own, what, payloads))
-    enqueue.refuse_keys(what)
+        return await _on_asyncpg(connection, lambda own: enqueues.many(own, what, payloads))
+    enqueues.refuse_keys(what)
     if not payloads:
         return []
-    statement, arguments = _call("enqueue_many", f"payloads => {_PAYLOADS}", f"[{','.join(payloads)}]", what, None)
-    return [row[0] for row in await _fetch(driver, connection, statement, arguments)]
+    listed = f"[{','.join(payloads)}]"
+    rows = await _call(driver, connection, "enqueue_many", f"payloads => {_PAYLOADS}", listed, what)
+    return [row[0] for row in rows]
 
 
 async def signal(connection: AnyTransaction, job_id: int, event: str, payload: str) -> bool:
@@ -130,27 +139,8 @@ async def _fetch(driver: Driver, connection: AnyTransaction, statement: str, arg
         raise (rolled_back(ours) if open_ else ours) from error
 
 
-def _call(function: str, payload: str, text: str, what: Options, key: str | None) -> tuple[str, list[str | None]]:
-    """A call with the arguments that differ from the function's defaults, and these as text."""
-    options: dict[str, Any] = {
-        "queue": what.queue, "priority": what.priority, "run_at": what.run_at, "max_retries": what.max_retries,
-        "delay": what.delay, "key": key, **_asked(what.asked), **({} if what.trace is None else what.trace.headers),
-    }  # fmt: skip
-    parts, arguments = [f"task => {_cast(1, 'text')}", payload], [what.task, text]
-    for name, value in options.items():
-        if value is not None:
-            arguments.append(as_text(value) or "")
-            parts.append(f"{name} => {_cast(len(arguments), _TYPES.get(name, 'text'))}")
-    if what.asked is not None and what.asked.deadline_in is not None:
-        arguments.append(as_text(what.asked.deadline_in) or "")
-        parts.append(f"deadline => now() + {_cast(len(arguments), 'interval')}")
-    return f"SELECT workerd.{function}({', '.join(parts)})", list(arguments)
-
-
-def _asked(asked: Asked | None) -> Mapping[str, Any]:
-    if asked is None:
-        return {}
-    names = {"need": "after_need", "end": "after_end"}
-    given = zip(Asked._fields, asked, strict=True)
-    plain = Asked()._asdict()
-    return {names.get(name, name): value for name, value in given if value != plain[name] and name != "deadline_in"}
+async def _call(
+    driver: Driver, connection: AnyTransaction, function: str, payload: str, written: str, what: JobOptions
+) -> Any:
+    statement, values = enqueues.call(function, payload, written, what, _cast)
+    return await _fetch(driver, connection, statement, [as_text(value) for value in values])

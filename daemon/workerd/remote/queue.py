@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack
 
 import orjson
 
 from workerd import codec, trace
-from workerd.asked import asked
 from workerd.errors import JobError, JobFailed, NotFound
 from workerd.queue import enqueue, producer
-from workerd.queue.client import FINAL, checked
+from workerd.queue.client import FINAL
 from workerd.remote.caller import JOBS
 from workerd.remote.desk import NO_DATABASE
 from workerd.units import Duration, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
-    from workerd.asked import Asked, Asks
-    from workerd.queue.enqueue import Options
+    from workerd.asked import BatchOptions, EnqueueOptions, JobOptions
     from workerd.remote.caller import Caller
     from workerd.tasks import Task
 
@@ -50,36 +48,36 @@ class RemoteQueue:
         self._caller.close()
 
     async def enqueue(
-        self, task: str | Task[..., Any], payload: Mapping[str, Any] | None = None, *, queue: str | None = None,
-        priority: int | None = None, delay: Duration | None = None, run_at: datetime | None = None, key: str | None = None,
-        max_retries: int | None = None, **asks: Unpack[Asks],
-    ) -> int:  # fmt: skip
+        self,
+        task: str | Task[..., Any],
+        payload: Mapping[str, Any] | None = None,
+        **options: Unpack[EnqueueOptions],
+    ) -> int:
         """As `Queue.enqueue`."""
-        what, text = checked(task, payload, key, queue, priority, delay, run_at, max_retries, asks)
-        body = orjson.dumps(_job(what, text) if key is None else {**_job(what, text), "key": key})
+        what = enqueue.options(task, options)
+        body = orjson.dumps(_job(what, enqueue.payload_text(task, {} if payload is None else payload)))
 
-        async def write(what: Options) -> int:
+        async def write(what: JobOptions) -> int:
             return (await self._post(body, what, dict[str, int]))["id"]
 
         return await (write(what) if trace.current() is None else producer.traced(what, write))
 
     async def enqueue_many(
-        self, task: str | Task[..., Any], payloads: Sequence[Mapping[str, Any]], *, queue: str | None = None,
-        priority: int | None = None, delay: Duration | None = None, run_at: datetime | None = None, max_retries: int | None = None,
-        **asks: Unpack[Asks],
-    ) -> list[int]:  # fmt: skip
+        self, task: str | Task[..., Any], payloads: Sequence[Mapping[str, Any]], **options: Unpack[BatchOptions]
+    ) -> list[int]:
         """As `Queue.enqueue_many`."""
-        what = enqueue.options(task, queue, priority, delay, run_at, max_retries, asked(asks) if asks else None)
+        what = enqueue.options(task, options)
+        enqueue.refuse_keys(what)
         if not payloads:
             return []
         body = orjson.dumps([_job(what, enqueue.payload_text(task, payload)) for payload in payloads])
 
-        async def write(what: Options) -> list[int]:
+        async def write(what: JobOptions) -> list[int]:
             return (await self._post(body, what, dict[str, list[int]]))["ids"]
 
         return await (write(what) if trace.current() is None else producer.traced(what, write, len(payloads)))
 
-    async def _post(self, body: bytes, what: Options, kind: type[dict[str, T]]) -> dict[str, T]:
+    async def _post(self, body: bytes, what: JobOptions, kind: type[dict[str, T]]) -> dict[str, T]:
         headers = None if what.trace is None else what.trace.headers
         made: dict[str, T] = await self._caller.ask_raw("POST", JOBS, body, kind, headers=headers)
         return made
@@ -118,26 +116,13 @@ class RemoteQueue:
         return found
 
 
-def _job(what: Options, text: str) -> dict[str, Any]:
+def _job(what: JobOptions, text: str) -> dict[str, Any]:
     """A job as the manager takes it: what is not given is left out."""
-    given = {
-        "queue": what.queue, "priority": what.priority, "run_at": what.run_at, "max_retries": what.max_retries,
-        "delay": None if what.delay is None else what.delay.total_seconds(),
-    }  # fmt: skip
-    asks = {} if what.asked is None else _asks(what.asked)
-    return {
-        "task": what.task,
-        "payload": orjson.Fragment(text),
-        **{k: v for k, v in given.items() if v is not None},
-        **asks,
-    }
+    return {"task": what.task, "payload": orjson.Fragment(text), **dict(_member(*each) for each in what.given.items())}
 
 
-def _asks(asked: Asked) -> dict[str, Any]:
-    names = {"after": "after", "need": "after_need", "end": "after_end"}
-    told = {
-        names.get(name, name): value for name, value in asked._asdict().items() if value != asked._field_defaults[name]
-    }
-    if asked.deadline_in is not None:
-        told["deadline_in"] = asked.deadline_in.total_seconds()
-    return told
+def _member(name: str, value: Any) -> tuple[str, Any]:
+    """An argument of `workerd.enqueue` as JSON: durations are seconds."""
+    if not isinstance(value, timedelta):
+        return name, value
+    return "deadline_in" if name == "deadline" else name, value.total_seconds()

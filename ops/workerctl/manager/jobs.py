@@ -13,6 +13,7 @@ from workerctl.manager.base import TheQueue, recorded
 from workerctl.manager.bodies import ExactRoute
 from workerctl.manager.models import (
     MANY,
+    TRANSLATED,
     Bulk,
     BulkDone,
     Changed,
@@ -29,7 +30,7 @@ from workerctl.manager.models import (
 )
 from workerctl.manager.problems import Problem, answers
 from workerd import trace
-from workerd.asked import After
+from workerd.asked import DEFINITIONS, KEYED, After
 from workerd.errors import JobError, NotFound
 from workerd.queue import change, inspect, job_log, pages
 from workerd.queue.client import FAILURE_TTL, not_retried
@@ -168,7 +169,7 @@ async def _enqueue(home: TheQueue, connection: AnyConnection, jobs: Sequence[New
         if job.key is None:
             alike.setdefault((job.task, *options.items()), []).append(place)
         else:
-            ids[place] = await home.enqueue(job.task, job.payload, key=job.key, connection=connection, **options)
+            ids[place] = await home.enqueue(job.task, job.payload, connection=connection, **options)
     for (task, *given), places in alike.items():
         payloads = [jobs[place].payload for place in places]
         made = await home.enqueue_many(task, payloads, connection=connection, **dict(given))
@@ -179,12 +180,10 @@ async def _enqueue(home: TheQueue, connection: AnyConnection, jobs: Sequence[New
 
 def _options(job: NewJob) -> dict[str, Any]:
     """The keywords of an enqueue: those that are asked for."""
-    names = ("queue", "priority", "run_at", "max_retries", "delay", "pin", "prefer")
-    options = {name: getattr(job, name) for name in names if getattr(job, name) is not None}
+    ours = DEFINITIONS.keys() - TRANSLATED - (KEYED if job.key is None else frozenset())
+    options: dict[str, Any] = job.model_dump(include=ours | {"delay"}, exclude_none=True)
     if job.after:
         options["after"] = After(tuple(job.after), job.after_need, job.after_end)
-    if job.key is not None:
-        options |= {"conflict": job.conflict, "key_until": job.key_until}
     if job.deadline is not None or job.deadline_in is not None:
         options["deadline"] = job.deadline if job.deadline_in is None else job.deadline_in
     return options

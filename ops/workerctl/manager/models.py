@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from workerd.asked import Conflict, End, KeyUntil, Need
+from workerd.asked import End, EnqueueOptions, Need, Whole
 from workerd.remote.words.base import example
 from workerd.units import LONGEST
 
@@ -23,30 +23,39 @@ class Given(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class NewJob(Given):
+def _member(hint: Any) -> Any:
+    """A member of a request for an option, as `EnqueueOptions` has it: its type and default."""
+    kind, option = get_args(hint)
+    if option.default is None:
+        limits: Any = {"ge": option.check.least, "le": option.check.most} if isinstance(option.check, Whole) else {}
+        wanted = Text if kind == str | None else kind
+        return Annotated[wanted | None, Field(description=option.help, **limits)], None
+    return Annotated[kind, Field(description=option.help)], option.default
+
+
+# As JSON has them: durations in seconds, and each argument of `After` for itself.
+Seconds = Annotated[float, Field(ge=0, le=LONGEST)]
+TRANSLATED = frozenset({"delay", "after", "deadline"})
+_Options: Any = create_model(
+    "_Options",
+    __base__=Given,
+    **{name: _member(hint) for name, hint in EnqueueOptions.__annotations__.items() if name not in TRANSLATED},
+)
+
+
+class NewJob(_Options):  # type: ignore[misc]  # mypy does not see its members
+    """A job to enqueue, with the options of every enqueue."""
+
     model_config = example(task="ocr_extract", payload={"path": "a.pdf"}, priority=5, key="a.pdf")
 
     task: Text
     payload: dict[str, Any] = Field(default_factory=dict)
-    queue: Text | None = None
-    priority: Annotated[int, Field(ge=-32768, le=32767)] | None = None
-    run_at: Annotated[datetime, Field(description="Not before this time, with its zone.")] | None = None
-    key: (
-        Annotated[Text, Field(description="While a job with this key is not finished, its id is the answer.")] | None
-    ) = None
-    max_retries: Annotated[int, Field(ge=0, le=32767)] | None = None
-    delay: Annotated[float, Field(ge=0, le=LONGEST, description="Seconds.")] | None = None
-    after: Annotated[list[JobId], Field(max_length=MANY, description="Jobs to wait for.")] = []
+    delay: Annotated[Seconds, Field(description="Seconds.")] | None = None
+    after: Annotated[list[JobId], Field(max_length=MANY, description="Jobs to wait for.")] = []  # noqa: RUF012 - pydantic copies it
     after_need: Need = "all"
     after_end: End = "succeeded"
-    conflict: Annotated[Conflict, Field(description="What becomes of a job with this key that has not started.")] = (
-        "keep"
-    )
-    key_until: KeyUntil = "finished"
     deadline: Annotated[datetime, Field(description="A job that has not started by then is cancelled.")] | None = None
-    deadline_in: Annotated[float, Field(ge=0, le=LONGEST, description="The same, in seconds from now.")] | None = None
-    pin: Annotated[Text, Field(description="The node that is to run it.")] | None = None
-    prefer: Annotated[Text, Field(description="The node that may have it first.")] | None = None
+    deadline_in: Annotated[Seconds, Field(description="The same, in seconds from now.")] | None = None
 
 
 class Signal(Given):
