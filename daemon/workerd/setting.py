@@ -12,14 +12,18 @@ if TYPE_CHECKING:
     from workerd.kinds import Kind
 
 _LIMITS = {
-    "ge": (ge, "greater than or equal to"), "gt": (gt, "greater than"), "le": (le, "less than or equal to"), "lt": (lt, "less than"),
-}  # fmt: skip
+    "ge": (ge, "greater than or equal to"),
+    "gt": (gt, "greater than"),
+    "le": (le, "less than or equal to"),
+    "lt": (lt, "less than"),
+}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """`milliseconds`: those of the aliases that are in ms. `limits`: the least and the largest value, by the name of the comparison.
+    """`milliseconds`: those of the aliases that are in ms. `in_place`: a running daemon takes a new value in without a hand-over.
 
+    `limits`: the least and the largest value, by the name of the comparison.
     `check`: raises ValueError for a value that has the kind and keeps the limits, and still is none.
     """
 
@@ -28,6 +32,7 @@ class Setting:
     help: str
     aliases: tuple[str, ...]
     secret: bool
+    in_place: bool
     milliseconds: tuple[str, ...]
     check: Callable[[Any], None] | None
     limits: dict[str, float]
@@ -47,11 +52,18 @@ class Setting:
 
 
 def setting(
-    kind: Kind, default: Any, help: str, *aliases: str,
-    secret: bool = False, milliseconds: tuple[str, ...] = (), check: Callable[[Any], None] | None = None, **limits: float,
-) -> Any:  # fmt: skip
+    kind: Kind,
+    default: Any,
+    help: str,
+    *aliases: str,
+    secret: bool = False,
+    in_place: bool = False,
+    milliseconds: tuple[str, ...] = (),
+    check: Callable[[Any], None] | None = None,
+    **limits: float,
+) -> Any:
     """A field of the settings."""
-    about = Setting(kind, default, help, (*aliases, *milliseconds), secret, milliseconds, check, limits)
+    about = Setting(kind, default, help, (*aliases, *milliseconds), secret, in_place, milliseconds, check, limits)
     if callable(default):
         return field(default_factory=default, metadata={"setting": about})
     return field(default=default, metadata={"setting": about})

@@ -116,6 +116,7 @@ class Settings:
         "WORKER_COUNT",
         "WORKER_POOL_SIZE",
         "MAX_CONCURRENT_JOBS",
+        in_place=True,
         ge=1,
         le=WORKERS_MAX,
     )
@@ -160,7 +161,7 @@ class Settings:
         milliseconds=("ERROR_RETRY_DELAY",),
     )
     job_timeout: float = setting(SECONDS, 1800.0, "how long a job may run", milliseconds=("TASK_TIMEOUT_MS",), gt=0)
-    drain_timeout: float = setting(SECONDS, 30.0, "how long a stopping daemon waits for running jobs")
+    drain_timeout: float = setting(SECONDS, 30.0, "how long a stopping daemon waits for running jobs", in_place=True)
     result_ttl: float = setting(SECONDS, 7 * DAY, "how long a succeeded job is kept; 0: not at all", "TASK_TTL_SECONDS")
     failure_ttl: float = setting(SECONDS, 30 * DAY, "how long a failed or cancelled job is kept", gt=0)
     progress_interval: float = setting(
@@ -171,12 +172,21 @@ class Settings:
         ge=0.05,
     )
     max_memory: int | None = setting(
-        SIZE, None, "resident memory past which the daemon hands over to a fresh process", ge=32 * 1024**2
+        SIZE,
+        None,
+        "resident memory past which the daemon hands over to a fresh process",
+        in_place=True,
+        ge=32 * 1024**2,
     )
-    max_jobs: int | None = setting(NUMBER, None, "jobs after which the daemon hands over to a fresh process", ge=1)
+    max_jobs: int | None = setting(
+        NUMBER, None, "jobs after which the daemon hands over to a fresh process", in_place=True, ge=1
+    )
     max_crashes: int = setting(NUMBER, 3, "deaths of its node after which a job is failed", ge=1, le=100)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
-        one_of("DEBUG", "INFO", "WARNING", "ERROR", read=str.upper), "INFO", "DEBUG, INFO, WARNING or ERROR"
+        one_of("DEBUG", "INFO", "WARNING", "ERROR", read=str.upper),
+        "INFO",
+        "DEBUG, INFO, WARNING or ERROR",
+        in_place=True,
     )
     log_format: Literal["console", "json"] | None = setting(
         one_of("console", "json"), None, "console or json; by itself: console on a terminal, else json"
@@ -191,7 +201,7 @@ class Settings:
         "which finished jobs are logged; by itself: all below 100 jobs/s, else slow ones",
     )
     log_stderr: bool = setting(YES, True, "whether a daemon in the foreground writes its log to standard error too")
-    monitor: float | None = setting(SECONDS, None, "how often the daemon logs its own figures", gt=0)
+    monitor: float | None = setting(SECONDS, None, "how often the daemon logs its own figures", in_place=True, gt=0)
     enable_metrics: bool = setting(YES, False, "serve Prometheus metrics")
     metrics_port: int = setting(NUMBER, 9090, "port of the metrics; 0 picks one", ge=0, le=65535)
     metrics_host: str = setting(TEXT, "127.0.0.1", "address on which the metrics are served")
@@ -202,6 +212,8 @@ class Settings:
         "SERVER_URL",
         check=_addresses,
     )
+    manager_host: str = setting(TEXT, "127.0.0.1", "address on which the manager listens")
+    manager_port: int = setting(NUMBER, 8000, "port on which the manager listens", ge=1, le=65535)
     api_token: str | None = setting(FILLED, None, "token for the manager", secret=True)
     sentry_dsn: str | None = setting(
         FILLED, None, "where errors are reported, https://key@host/project", secret=True, check=_dsn

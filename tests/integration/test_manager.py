@@ -252,8 +252,9 @@ async def test_tokens_are_made_listed_and_revoked_by_command(ctl: Ctl, db: DB) -
 async def test_it_does_not_listen_for_others_while_there_is_no_token(queue: Queue, settings: Settings) -> None:
     from workerctl.manager.serve import serve
 
+    open_to_all = settings.model_copy(update={"manager_host": "0.0.0.0"})  # noqa: S104
     with pytest.raises(ConfigError, match=r"--host is 0\.0\.0\.0, which others can reach, and there is no token yet"):
-        await serve(queue, queue.dsn, settings, "0.0.0.0", 0)  # noqa: S104
+        await serve(queue, queue.dsn, open_to_all)
 
 
 # jobs

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from tests.reference.page import code, page, table
 from workerd import config
-from workerd.daemon.reload import IN_PLACE
 from workerd.redact import is_secret
 from workerd.settings import Settings
 
@@ -36,7 +35,7 @@ def text() -> str:
 def _row(name: str, about: Setting) -> tuple[str, ...]:
     own, *aliases = config.names(name)
     shown = [code(key) + (" (ms)" if key in about.milliseconds else "") for key in aliases]
-    marks = [mark for mark, holds in (("secret", is_secret(name)), ("changes in place", name in IN_PLACE)) if holds]
+    marks = [mark for mark, holds in (("secret", is_secret(name)), ("changes in place", about.in_place)) if holds]
     return code(own), about.help, _kind(about), _default(name, about), ", ".join(shown), ", ".join(marks)
 
 

@@ -43,6 +43,7 @@ WRONG = [
     ("MONITOR", "0", "greater than 0"),
     ("LOG_STDERR", "perhaps", "has to be true or false ("),
     ("ENABLE_METRICS", "perhaps", "has to be true or false ("),
+    ("MANAGER_PORT", "0", "greater than or equal to 1"),
     ("METRICS_PORT", "70000", "less than or equal to 65535"),
     ("DATABASE_POOL_SIZE", "0", "greater than or equal to 1"),
     ("DATABASE_MAX_OVERFLOW", "-1", "greater than or equal to 0"),
@@ -55,11 +56,28 @@ WRONG = [
 ]
 # Names, addresses, keys and places: any text may be one; whether it is one is seen where it is used. NAME has a test of its own.
 ANY_TEXT = {
-    "API_TOKEN", "APP_DIR", "ATTACHMENTS_DIR", "DATABASE_DIRECT_URL", "DATABASE_URL", "ERROR_LOG_FILE", "LOG_DIR", "LOG_FILE",
+    "API_TOKEN",
+    "APP_DIR",
+    "ATTACHMENTS_DIR",
+    "DATABASE_DIRECT_URL",
+    "DATABASE_URL",
+    "ERROR_LOG_FILE",
+    "LOG_DIR",
+    "LOG_FILE",
+    "MANAGER_HOST",
     "MANAGER_URL",
-    "METRICS_HOST", "MINERU_API_TOKEN", "NAME", "NODE_NAME", "OPENAI_API_BASE", "OPENAI_API_KEY", "QUEUES", "RUNTIME_DIR",
-    "SMTP_URL", "STATE_DIR", "WEBHOOK_URL",
-}  # fmt: skip
+    "METRICS_HOST",
+    "MINERU_API_TOKEN",
+    "NAME",
+    "NODE_NAME",
+    "OPENAI_API_BASE",
+    "OPENAI_API_KEY",
+    "QUEUES",
+    "RUNTIME_DIR",
+    "SMTP_URL",
+    "STATE_DIR",
+    "WEBHOOK_URL",
+}
 
 
 def test_every_setting_has_a_wrong_value_here_or_takes_any_text() -> None:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from workerd.daemon.status import Status
     from workerd.queue.node import Figures
 
-IN_PLACE = frozenset({"workers", "log_level", "monitor", "drain_timeout", "max_memory", "max_jobs"})
 REST = 60.0  # seconds from a hand-over that failed, or helped nothing, to the next one that nobody asked for
 
 log = logging.getLogger(__name__)
@@ -132,11 +131,10 @@ class Reload:
         except WorkerdError as error:
             log.error("settings: %s; the old ones stay", error)  # noqa: TRY400 - its text says it all
             return
-        changed = {
-            name for name in type(settings).model_fields if getattr(settings, name) != getattr(self._settings, name)
-        }
+        fields = type(settings).model_fields
+        changed = {name for name in fields if getattr(settings, name) != getattr(self._settings, name)}
         log.info("settings: %s", f"changed: {', '.join(sorted(changed))}" if changed else "nothing has changed")
-        if changed - IN_PLACE:
+        if not all(fields[name].in_place for name in changed):
             await self._try_hand_over()
         elif changed:
             self._settings = settings

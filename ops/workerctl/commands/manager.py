@@ -14,8 +14,8 @@ Name = Annotated[str, typer.Argument(metavar="NAME")]
 
 
 def manager(
-    host: Annotated[str, typer.Option(help="Address to listen on.", envvar="MANAGER_HOST")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.", envvar="MANAGER_PORT", min=1, max=65535)] = 8000,
+    host: Annotated[str | None, typer.Option(help="Address to listen on, instead of MANAGER_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on, instead of MANAGER_PORT.")] = None,
     run_locally: Annotated[bool, typer.Option("--run-locally", help="Run jobs here while no node lives.")] = False,
     patience: Annotated[float, typer.Option(help="Seconds without a node after which that begins.", min=1)] = 30.0,
 ) -> None:
@@ -23,10 +23,13 @@ def manager(
 
     Example: workerctl manager --port 8000
     """
-    context.run(_serve(host, port, patience if run_locally else None))
+    for name, value in (("manager_host", host), ("manager_port", port)):
+        if value is not None:
+            context.set_flag(name, str(value))
+    context.run(_serve(patience if run_locally else None))
 
 
-async def _serve(host: str, port: int, patience: float | None) -> None:
+async def _serve(patience: float | None) -> None:
     """`patience`: seconds without a node after which jobs are run here; None: never."""
     from workerd.errors import ConfigError
     from workerd.queue import migrate
@@ -42,7 +45,7 @@ async def _serve(host: str, port: int, patience: float | None) -> None:
         settings = context.settings()
         name = f"{settings.node}-stand-in"
         stand_in = None if patience is None else StandIn(queue, name, context.flags(), patience)
-        await serve(queue, direct, settings, host, port, stand_in)
+        await serve(queue, direct, settings, stand_in)
 
 
 @tokens.command("create")

@@ -65,13 +65,12 @@ class Server(uvicorn.Server):
             await asyncio.sleep(self._supervisor.watchdog_interval)
 
 
-async def serve(
-    queue: Queue, direct: str, settings: Settings, host: str, port: int, stand_in: StandIn | None = None
-) -> None:
+async def serve(queue: Queue, direct: str, settings: Settings, stand_in: StandIn | None = None) -> None:
     """Serve until told to stop, and lead the fleet where no node does.
 
     Raises ConfigError beyond loopback while there is no token, WorkerdError when it cannot listen there.
     """
+    host, port = settings.manager_host, settings.manager_port
     async with queue.connection() as connection:
         guarded = any(not token.revoked for token in await tokens.every(connection))
     if not guarded and not _is_loopback(host):
