@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
-from weakref import WeakSet
 
 from workerd import codec, trace
 from workerd.asked import arguments, explained
-from workerd.errors import JobError, JobFailed, NotFound
 from workerd.queue import change as changes
-from workerd.queue import enqueue, producer, signals, transactions
+from workerd.queue import enqueue, producer, results, signals, transactions
 from workerd.queue import flow as flows
+from workerd.queue.after_fork import follow
 from workerd.queue.coalesce import Coalescer
 from workerd.queue.configured import configured
+from workerd.queue.connecting import Connecting
 from workerd.queue.driver_errors import answered
-from workerd.queue.own_transaction import again, transaction
 from workerd.queue.pool import Pool, PoolOptions
-from workerd.units import Duration, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
-    from types import TracebackType
 
     from workerd.asked import BatchOptions, EnqueueOptions, JobOptions
     from workerd.job import AnyConnection, AnyTransaction
     from workerd.queue.flow import Call
     from workerd.schedules import Schedule
     from workerd.tasks import Task
+    from workerd.units import Duration
 
 R = TypeVar("R")
 
-FINAL = ("succeeded", "failed", "cancelled")
-FAILURE_TTL = 30 * 86400.0  # seconds that a job cancelled from here is kept
+FIRST_PAUSE = 0.01  # seconds between two looks for a result
 
 _OUTCOME = "SELECT status, result, error_message FROM workerd.task_queue WHERE id = $1"
 
@@ -47,11 +43,18 @@ class Queue:
     def __init__(self, options: PoolOptions) -> None:
         self.options = options
         self._begin()
-        _queues.add(self)
+        follow(self)
 
     def _begin(self) -> None:
         self._pool = Pool(self.options)
         self._coalescer = Coalescer(self._pool)
+
+    def after_fork(self) -> Pool:
+        """In a forked child: open connections of its own when it is used."""
+        before = self._pool
+        if not before.closed:
+            self._begin()
+        return before
 
     @property
     def dsn(self) -> str:
@@ -78,7 +81,7 @@ class Queue:
         pooled: bool = False,
         name: str = "worker client",
         claims: bool = False,
-    ) -> Connecting:
+    ) -> Connecting[Queue]:
         """Open the queue at `dsn`, by default that of the settings.
 
         `queue = await Queue.connect()` or `async with Queue.connect() as queue`.
@@ -87,7 +90,8 @@ class Queue:
         `pooled`: the DSN leads to a transaction pooler. `claims`: its sessions are those of claimers.
         Raises DatabaseError when the database cannot be reached.
         """
-        return Connecting(dsn, pool_size, acquire_timeout, idle_limit, pooled, name, claims)
+        options = PoolOptions(dsn or "", pool_size, acquire_timeout, idle_limit, pooled, name, claims)
+        return Connecting(lambda: _connect(options))
 
     async def close(self) -> None:
         """Write what is under way and close all connections, waiting for those in use; later calls raise DatabaseError."""
@@ -112,21 +116,7 @@ class Queue:
 
         Raises WriteUnknown when the connection was lost while it was committed.
         """
-
-        async def once() -> R:
-            async with self.connection() as own, transaction(own):
-                return await work(own)
-
-        return await again(once)
-
-    async def _own(self, work: Callable[[AnyConnection], Awaitable[R]]) -> R:
-        """What `work`, which is one statement or transaction, returns on a connection of the pool."""
-
-        async def once() -> R:
-            async with self.connection() as own:
-                return await work(own)
-
-        return await again(once)
+        return await self._pool.in_transaction(work)
 
     @explained
     async def enqueue(
@@ -155,7 +145,7 @@ class Queue:
         return await self._enqueue(what, text)
 
     async def _enqueue(self, what: JobOptions, payload: str) -> int:
-        return await self._own(lambda own: enqueue.one(own, what, payload))
+        return await self._pool.run(lambda own: enqueue.one(own, what, payload))
 
     async def enqueue_many(
         self,
@@ -172,7 +162,7 @@ class Queue:
         async def write(what: JobOptions) -> list[int]:
             if connection is not None:
                 return await transactions.enqueue_many(connection, what, texts)
-            return await self._own(lambda own: enqueue.many(own, what, texts))
+            return await self._pool.run(lambda own: enqueue.many(own, what, texts))
 
         return await (write(what) if trace.current() is None else producer.traced(what, write, len(texts)))
 
@@ -187,7 +177,7 @@ class Queue:
         if connection is not None:
             await schedules.put(connection, name, task_name, when)
         else:
-            await self._own(lambda own: answered(schedules.put(own, name, task_name, when)))
+            await self._pool.run(lambda own: answered(schedules.put(own, name, task_name, when)))
         return name
 
     async def flow(self, calls: Mapping[str, Call], *, connection: AnyTransaction | None = None) -> dict[str, int]:
@@ -214,23 +204,16 @@ class Queue:
 
         Raises JobFailed when it failed or was cancelled, JobError when there is no such job, TimeoutError after `timeout`.
         """
-        limit = None if timeout is None else parse_duration(timeout)
-        async with asyncio.timeout(limit):
-            wait = 0.01
-            while True:
-                async with self.connection() as connection:
-                    row = await answered(connection.fetchrow(_OUTCOME, job_id))
-                if row is None:
-                    raise NotFound(f"there is no job {job_id} (never enqueued, or its result is not kept any more)")
-                if row["status"] in FINAL:
-                    break
-                await asyncio.sleep(wait)
-                wait = min(wait * 1.3, 0.5)
-        if row["status"] != "succeeded":
-            raise JobFailed(
-                f"job {job_id} {row['status']}: {(row['error_message'] or 'no reason given').splitlines()[0]}"
-            )
-        return None if row["result"] is None else codec.loads(row["result"])
+
+        async def look() -> tuple[str, Any, str | None]:
+            async with self.connection() as connection:
+                row = await answered(connection.fetchrow(_OUTCOME, job_id))
+            if row is None:
+                raise results.missing(job_id)
+            state, result, error = row
+            return state, None if result is None else codec.loads(result), error
+
+        return await results.wait(job_id, look, FIRST_PAUSE, timeout)
 
     async def change(
         self,
@@ -247,45 +230,27 @@ class Queue:
 
         Raises JobError when there is no such job, when it runs or has ended, and what `enqueue` raises.
         """
-        wanted = {
+        asked = {
             "queue": queue,
             "priority": priority,
             "delay": delay,
             "run_at": run_at,
             "max_retries": max_retries,
         }
-        given = arguments(wanted).get
+        options = arguments(asked)
         text = None if payload is None else enqueue.payload_text(f"job {job_id}", payload)
-
-        async def write(own: AnyConnection) -> str:
-            due = given("run_at")
-            if given("delay") is not None:
-                due = await answered(own.fetchval("SELECT now() + $1::interval", given("delay")))
-            return await changes.change(own, job_id, text, queue, priority, due, max_retries)
-
-        return await self._own(write)
+        return await self._pool.run(lambda own: changes.change(own, job_id, text, options))
 
     async def cancel(self, job_id: int) -> str:
         """Cancel a job, whatever it does; returns the state it was found in.
 
         A running job is told to stop and is cancelled when it does. Raises JobError for an unknown or finished one.
         """
-        while True:
-            state: str = await self._fetchval("SELECT workerd.cancel($1, $2)", job_id, FAILURE_TTL)
-            if state == "unknown":
-                raise NotFound(f"there is no job {job_id}")
-            if state == "final":
-                raise JobError(f"job {job_id} is finished already")
-            if state != "again":
-                return state
+        return await self._pool.run(lambda own: changes.cancel_one(own, job_id))
 
     async def retry(self, job_id: int) -> str:
         """Queue a failed, cancelled or scheduled job now; returns the state it was in. Raises JobError for any other."""
-        state: str = await self._fetchval("SELECT workerd.retry($1)", job_id)
-        refused = not_retried(job_id, state)
-        if refused is not None:
-            raise JobError(refused)
-        return state
+        return await self._pool.run(lambda own: changes.retry_one(own, job_id))
 
     async def signal(
         self, job_id: int, event: str, payload: Any = None, *, connection: AnyTransaction | None = None
@@ -298,60 +263,14 @@ class Queue:
         text = codec.dumps(payload, f"the payload of {event}")
         if connection is not None:
             return await transactions.signal(connection, job_id, event, text)
-        return await self._own(lambda own: answered(signals.send(own, job_id, event, text)))
-
-    async def _fetchval(self, sql: str, *args: Any) -> Any:
-        return await self._own(lambda own: answered(own.fetchval(sql, *args)))
+        return await self._pool.run(lambda own: answered(signals.send(own, job_id, event, text)))
 
 
-def not_retried(job_id: int, state: str) -> str | None:
-    """Why `workerd.retry` did not queue a job, from what it answered; None when it did."""
-    match state:
-        case "unknown":
-            return f"there is no job {job_id}"
-        case "key taken":
-            return f"job {job_id} cannot be retried: another job with its key is not finished"
-        case "queued" | "running" | "succeeded":
-            return f"job {job_id} is {state}: only failed, cancelled and scheduled jobs can be retried"
-        case _:
-            return None
-
-
-class Connecting:
-    """What `Queue.connect` returns: awaitable, and an asynchronous context manager."""
-
-    def __init__(
-        self,
-        dsn: str | None,
-        pool_size: int,
-        acquire_timeout: float,
-        idle_limit: float,
-        pooled: bool,
-        name: str,
-        claims: bool,
-    ) -> None:
-        self._options = PoolOptions(dsn or "", pool_size, acquire_timeout, idle_limit, pooled, name, claims)
-        self._queue: Queue | None = None
-
-    def __await__(self) -> Generator[Any, None, Queue]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> Queue:
-        self._queue = await self._open()
-        return self._queue
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._queue is not None
-        await self._queue.close()
-
-    async def _open(self) -> Queue:
-        if self._options.dsn:
-            return await opened(self._options)
-        where = await asyncio.to_thread(configured)
-        pooled = self._options.pooled or where.pooled
-        return await opened(replace(self._options, dsn=where.url, pooled=pooled))
+async def _connect(options: PoolOptions) -> Queue:
+    if options.dsn:
+        return await opened(options)
+    where = await asyncio.to_thread(configured)
+    return await opened(replace(options, dsn=where.url, pooled=options.pooled or where.pooled))
 
 
 async def opened(options: PoolOptions) -> Queue:
@@ -359,18 +278,3 @@ async def opened(options: PoolOptions) -> Queue:
     queue = Queue(options)
     await queue._pool.open()
     return queue
-
-
-_queues: WeakSet[Queue] = WeakSet()
-_left: list[Pool] = []  # of the parent, never to be collected: that would work on its sockets and its loop
-
-
-def _begin_again() -> None:
-    """In a forked child: each queue opens connections of its own when it is used."""
-    for queue in list(_queues):
-        _left.append(queue._pool)
-        if not queue._pool.closed:
-            queue._begin()
-
-
-os.register_at_fork(after_in_child=_begin_again)

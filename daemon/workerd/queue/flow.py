@@ -13,7 +13,7 @@ from workerd.queue import enqueue
 from workerd.queue.own_transaction import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from workerd.asked import BatchOptions, EnqueueOptions
     from workerd.job import AnyConnection, AnyTransaction
@@ -134,3 +134,29 @@ class Batch:
             self.finished_id = await self._queue.enqueue(
                 call.task, call.payload, after=[self.id], connection=self._connection, **call.options
             )
+
+
+class SyncBatch:
+    """A `Batch` for code that does not await."""
+
+    def __init__(self, run: Callable[[Callable[[Any], Coroutine[Any, Any, Any]]], Any], batch: Batch) -> None:
+        self._run = run
+        self._batch = batch
+
+    def enqueue(self, *args: Any, **options: Any) -> int:
+        """Add a job; as `Queue.enqueue`."""
+        job: int = self._run(lambda _: self._batch.enqueue(*args, **options))
+        return job
+
+    def enqueue_many(self, *args: Any, **options: Any) -> list[int]:
+        """Add many; as `Queue.enqueue_many`."""
+        jobs: list[int] = self._run(lambda _: self._batch.enqueue_many(*args, **options))
+        return jobs
+
+    @property
+    def id(self) -> int:
+        return self._batch.id
+
+    @property
+    def finished_id(self) -> int | None:
+        return self._batch.finished_id

@@ -6,22 +6,25 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 
 from workerd.errors import DatabaseError
 from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, POOLED, connect_options, explain, open_any
+from workerd.queue.own_transaction import again, transaction
 from workerd.queue.sockets import end_orphans
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from asyncpg.pool import PoolConnectionProxy
 
     from workerd.job import AnyConnection
 
     Pooled = PoolConnectionProxy[asyncpg.Record]
+
+R = TypeVar("R")
 
 CLOSED = "this queue was closed: open another one with Queue.connect()"
 OTHER_LOOP = (
@@ -94,6 +97,24 @@ class Pool:
             yield acquired
         finally:
             await self.release(acquired)
+
+    async def run(self, work: Callable[[AnyConnection], Awaitable[R]]) -> R:
+        """What `work`, which is one statement or transaction, returns; again where another transaction was in the way."""
+
+        async def once() -> R:
+            async with self.connection() as own:
+                return await work(own)
+
+        return await again(once)
+
+    async def in_transaction(self, work: Callable[[AnyConnection], Awaitable[R]]) -> R:
+        """As `run`, in a transaction of its own."""
+
+        async def once() -> R:
+            async with self.connection() as own, transaction(own):
+                return await work(own)
+
+        return await again(once)
 
     async def close(self) -> None:
         """Close all connections, waiting for those in use."""

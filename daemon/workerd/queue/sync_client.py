@@ -8,11 +8,13 @@ import os
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
-from weakref import WeakSet
 
 from workerd.errors import DatabaseError
 from workerd.queue import default_queue, transactions
+from workerd.queue.after_fork import follow
 from workerd.queue.client import Queue
+from workerd.queue.flow import SyncBatch
+from workerd.queue.loop_thread import LoopThread
 from workerd.queue.pool import CLOSED
 from workerd.queue.transactions import without_loop
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from workerd.job import AnyTransaction
-    from workerd.queue.flow import Batch, Call
+    from workerd.queue.flow import Call
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,8 +50,7 @@ class _Served(NamedTuple):
     """A queue, and the thread that serves it."""
 
     queue: Queue
-    loop: asyncio.AbstractEventLoop
-    thread: threading.Thread
+    thread: LoopThread
 
 
 class SyncQueue:
@@ -65,7 +66,7 @@ class SyncQueue:
         self._lock = threading.Lock()  # held while a call is handed over, so that none is behind the end of the loop
         self._served: _Served | None = None
         self._serving()
-        _queues.add(self)
+        follow(self)
 
     @classmethod
     def connect(cls, dsn: str | None = None, *, pool_size: int = 10, acquire_timeout: float = 30.0, idle_limit: float = 300.0,
@@ -111,8 +112,8 @@ class SyncQueue:
             self._closed = True
             served, self._served = self._served, None
         if served is not None:
-            asyncio.run_coroutine_threadsafe(_end(served.queue), served.loop).result()
-            _stop(served.loop, served.thread)
+            served.thread.submit(_end(served.queue)).result()
+            served.thread.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +124,7 @@ class SyncQueue:
     def _run(self, work: Callable[[Queue], Coroutine[Any, Any, R]]) -> R:
         with self._lock:
             served = self._ready()
-            answer = asyncio.run_coroutine_threadsafe(work(served.queue), served.loop)
+            answer = served.thread.submit(work(served.queue))
         return answer.result()
 
     def _serving(self) -> _Served:
@@ -135,28 +136,19 @@ class SyncQueue:
         if self._closed:
             raise DatabaseError(CLOSED)
         if self._served is None:
-            loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=loop.run_forever, name="worker client", daemon=True)
-            thread.start()
+            thread = LoopThread("worker client")
             try:
-                queue = asyncio.run_coroutine_threadsafe(_opened(self._opening), loop).result()
+                queue = thread.submit(_opened(self._opening)).result()
             except BaseException:
-                _stop(loop, thread)
+                thread.stop()
                 raise
-            self._served = _Served(queue, loop, thread)
+            self._served = _Served(queue, thread)
         return self._served
 
-    def _begin_again(self) -> None:
-        """In a forked child, which has neither the thread nor connections of its own."""
-        if self._served is not None:
-            _left.append(self._served)
-        self._served, self._lock = None, threading.Lock()
-
-
-def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+    def after_fork(self) -> object:
+        """In a forked child, which has neither the thread nor connections of its own: open them when they are used."""
+        before, self._served, self._lock = self._served, None, threading.Lock()
+        return before
 
 
 async def _opened(opening: Callable[[], Awaitable[Queue]]) -> Queue:
@@ -174,40 +166,12 @@ async def _end(queue: Queue) -> None:
         await asyncio.gather(*late, return_exceptions=True)
 
 
-class SyncBatch:
-    """A `Batch` for code that does not await."""
-
-    def __init__(self, run: Callable[[Callable[[Queue], Coroutine[Any, Any, Any]]], Any], batch: Batch) -> None:
-        self._run = run
-        self._batch = batch
-
-    def enqueue(self, *args: Any, **options: Any) -> int:
-        """Add a job; as `Queue.enqueue`."""
-        job: int = self._run(lambda _: self._batch.enqueue(*args, **options))
-        return job
-
-    def enqueue_many(self, *args: Any, **options: Any) -> list[int]:
-        """Add many; as `Queue.enqueue_many`."""
-        jobs: list[int] = self._run(lambda _: self._batch.enqueue_many(*args, **options))
-        return jobs
-
-    @property
-    def id(self) -> int:
-        return self._batch.id
-
-    @property
-    def finished_id(self) -> int | None:
-        return self._batch.finished_id
-
-
 def enqueue_in(*args: Any, connection: AnyTransaction, **options: Any) -> int:
     """Enqueue in the transaction of a synchronous connection, for which no `SyncQueue` is needed; as `SyncQueue.enqueue`."""
     job: int = without_loop(transactions.enqueue(*args, connection=connection, **options), connection)
     return job
 
 
-_queues: WeakSet[SyncQueue] = WeakSet()
-_left: list[_Served] = []  # of the parent, never to be collected: that would work on its loop
 _default: SyncQueue | None = None
 _default_of: Queue | None = None  # the default queue of which it is another
 _opening = threading.Lock()
@@ -233,11 +197,10 @@ def close_default() -> None:
         closing.close()
 
 
-def _begin_again() -> None:
+def _unlock() -> None:
+    """In a forked child: nobody is opening a queue there."""
     global _opening
     _opening = threading.Lock()
-    for queue in list(_queues):
-        queue._begin_again()
 
 
-os.register_at_fork(after_in_child=_begin_again)
+os.register_at_fork(after_in_child=_unlock)

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack
 import orjson
 
 from workerd import codec, trace
-from workerd.errors import JobError, JobFailed, NotFound
-from workerd.queue import enqueue, producer
-from workerd.queue.client import FINAL
+from workerd.errors import JobError, NotFound
+from workerd.queue import enqueue, producer, results
 from workerd.remote.caller import JOBS
 from workerd.remote.desk import NO_DATABASE
-from workerd.units import Duration, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,10 +20,11 @@ if TYPE_CHECKING:
     from workerd.asked import BatchOptions, EnqueueOptions, JobOptions
     from workerd.remote.caller import Caller
     from workerd.tasks import Task
+    from workerd.units import Duration
 
 T = TypeVar("T")
 
-WAIT = (0.02, 0.5)  # seconds between two looks for a result: the first pause, and the longest
+FIRST_PAUSE = 0.02  # seconds between two looks for a result
 
 
 class RemoteQueue:
@@ -84,15 +83,12 @@ class RemoteQueue:
 
     async def result(self, job_id: int, timeout: Duration | None = None) -> Any:
         """As `Queue.result`."""
-        async with asyncio.timeout(None if timeout is None else parse_duration(timeout)):
-            wait, longest = WAIT
-            while (job := await self._show(job_id))["state"] not in FINAL:
-                await asyncio.sleep(wait)
-                wait = min(wait * 1.3, longest)
-        if job["state"] != "succeeded":
-            reason = (job["error"] or "no reason given").splitlines()[0]
-            raise JobFailed(f"job {job_id} {job['state']}: {reason}")
-        return job["result"]
+
+        async def look() -> tuple[str, Any, str | None]:
+            job = await self._show(job_id)
+            return job["state"], job["result"], job["error"]
+
+        return await results.wait(job_id, look, FIRST_PAUSE, timeout)
 
     async def signal(self, job_id: int, event: str, payload: Any = None) -> bool:
         """As `Queue.signal`."""
@@ -112,7 +108,7 @@ class RemoteQueue:
         try:
             found: dict[str, Any] = await self._caller.ask("GET", f"/api/v1/jobs/{job_id}", None, dict[str, Any])
         except NotFound as error:
-            raise NotFound(f"there is no job {job_id} (never enqueued, or its result is not kept any more)") from error
+            raise results.missing(job_id) from error
         return found
 
 

@@ -43,7 +43,7 @@ async def change(
 
 async def retry(queue: Queue, job_ids: list[int]) -> list[str]:
     from workerd.queue import change as change_of
-    from workerd.queue.client import not_retried
+    from workerd.queue.change import not_retried
 
     async with queue.connection() as connection:
         answers = await change_of.retry(connection, job_ids)

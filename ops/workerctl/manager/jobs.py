@@ -33,7 +33,7 @@ from workerd import trace
 from workerd.asked import DEFINITIONS, KEYED, After
 from workerd.errors import JobError, NotFound
 from workerd.queue import change, inspect, job_log, pages
-from workerd.queue.client import FAILURE_TTL, not_retried
+from workerd.queue.change import FAILURE_TTL, not_retried
 from workerd.queue.inspect import Filter
 from workerd.queue.pages import Wanted
 

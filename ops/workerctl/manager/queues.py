@@ -12,7 +12,7 @@ from workerctl.manager.models import Paused, Purged, QueueDepth
 from workerctl.manager.problems import answers
 from workerd.errors import NotFound
 from workerd.queue import change, inspect
-from workerd.queue.client import FAILURE_TTL
+from workerd.queue.change import FAILURE_TTL
 from workerd.queue.inspect import Filter
 
 WAITING = ("queued", "scheduled", "blocked")

@@ -10,7 +10,8 @@ import asyncpg
 from workerd.errors import DatabaseError, JobError, NotFound
 from workerd.locate import locate
 from workerd.queue import change, inspect, pages
-from workerd.queue.client import Queue, not_retried
+from workerd.queue.change import not_retried
+from workerd.queue.client import Queue
 from workerd.queue.database import CONNECTION_ERRORS
 
 if TYPE_CHECKING:
