@@ -6,7 +6,7 @@ import json
 import math
 import re
 from dataclasses import fields, is_dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import PurePath
 from typing import Any
@@ -122,6 +122,14 @@ def loads(text: str | bytes) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise PayloadError(f"not JSON: {error}") from error
+
+
+def as_json(row: Any, timespec: str = "milliseconds") -> dict[str, Any]:
+    """A row of the database as values that JSON has; times are in ISO 8601."""
+    return {
+        name: value.isoformat(timespec=timespec) if isinstance(value, datetime) else value
+        for name, value in row.items()
+    }
 
 
 def shown(text: str) -> Any:

@@ -19,6 +19,11 @@ def name_of(error: BaseException) -> str:
     return str(type.__getattribute__(type(error), "__name__"))
 
 
+def message_of(error: BaseException) -> str:
+    """What it says in one line; its class where it says nothing."""
+    return " ".join(text_of(error).split()) or name_of(error)
+
+
 def line_of(error: BaseException) -> str:
     """Class and text, in one line."""
     text = text_of(error).strip()

@@ -17,6 +17,8 @@ import asyncpg
 import psutil
 import uvloop
 
+from workerd.aio import Backoff
+from workerd.error_text import message_of
 from workerd.errors import DatabaseError, TokenRefused
 from workerd.queue import node
 from workerd.queue.database import CONNECT_TIMEOUT, CONNECTION_ERRORS
@@ -58,7 +60,7 @@ class LeaseThread(threading.Thread):
         self._cut = asyncio.Event()
         self._hurry = asyncio.Event()
         self._leaving = False
-        self._backoff = 0.0  # seconds until the next try to connect: none after a beat that arrived
+        self._backoff = Backoff(2.0)
         self._met = False  # the database has let us in once
         # Others declare us dead after three heartbeats: a connection that has died in silence has to be replaced before.
         self._limit = min(max(about.heartbeat * 0.6, 0.5), 4.0)  # seconds for each query
@@ -111,13 +113,12 @@ class LeaseThread(threading.Thread):
                 if not self._registered.done() and hopeless:
                     self._registered.set_exception(error)
                     return
-                text = str(error) or type(error).__name__
                 surprise = None if known or isinstance(error, asyncpg.PostgresError) else error
-                log.warning("heartbeat: %s; again in %.1f s", text, self._backoff, exc_info=surprise)
+                pause = self._backoff.next()
+                log.warning("heartbeat: %s; again in %.1f s", message_of(error), pause, exc_info=surprise)
                 self._cut.clear()
                 self._hurry.clear()
-                await self._pause(self._backoff)
-                self._backoff = min(max(self._backoff * 2, 0.1), 2.0)
+                await self._pause(pause)
 
     async def _connect(self) -> Presence:
         patience = self._limit if self._registered.done() else CONNECT_TIMEOUT
@@ -146,7 +147,7 @@ class LeaseThread(threading.Thread):
             self._hurry.clear()
             if not await self._beat(presence):
                 await self._begin_anew(presence)
-            self._backoff = 0.0
+            self._backoff.reset()
             await self._pause(self._about.heartbeat)
             if self._cut.is_set():
                 raise ConnectionError("the connection was closed")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from workerd.aio import Backoff
+from workerd.error_text import message_of
 from workerd.errors import DatabaseError
 from workerd.queue.database import COMMAND_TIMEOUT, CONNECTION_ERRORS, state_of
 
@@ -39,7 +41,7 @@ class Link:
         self._on_state = on_state
         self._on_lost = on_lost
         self._session: Session | None = None
-        self._backoff = 0.0  # seconds until the next try to connect: none after a turn that went well
+        self._backoff = Backoff(BACKOFF_MOST)
         self._doubt: asyncio.Task[None] | None = None
         self.asked_at = math.inf  # since when the answer of the database is awaited (monotonic)
         self.rests_until = math.inf  # when whoever is served here has to ask again at the latest (monotonic)
@@ -68,7 +70,7 @@ class Link:
     def answered(self) -> bool:
         """The database did what it was asked; whether this has to be told: see `welcome`."""
         self.asked_at = math.inf
-        self._backoff = 0.0
+        self._backoff.reset()
         return not self.ready.is_set()
 
     async def welcome(self, session: Session) -> None:
@@ -91,7 +93,7 @@ class Link:
         except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
             if self.asked_at == asked_at:  # neither of the two is answered
                 self.ready.clear()
-                self._on_state(state_of(error), None, f"no answer: {_text(error)}")
+                self._on_state(state_of(error), None, f"no answer: {message_of(error)}")
             return
         if self.asked_at != asked_at:
             return
@@ -101,15 +103,11 @@ class Link:
 
     async def _recover(self, error: BaseException) -> None:
         state = state_of(error)
-        self._on_state(state, None, _text(error))
-        log.warning("database: %s; again in %.1f s", _text(error), self._backoff)
-        await asyncio.sleep(self._backoff * random.uniform(0.75, 1.25))
-        self._backoff = min(max(self._backoff * 2, 0.1), BACKOFF_REFUSED if state == "refused" else BACKOFF_MOST)
+        self._on_state(state, None, message_of(error))
+        pause = self._backoff.next(BACKOFF_REFUSED if state == "refused" else BACKOFF_MOST)
+        log.warning("database: %s; again in %.1f s", message_of(error), pause)
+        await asyncio.sleep(pause * random.uniform(0.75, 1.25))
         try:
             await self._on_lost()
         except DatabaseError as trouble:
             log.error("%s", trouble)  # noqa: TRY400 - its text says it all
-
-
-def _text(error: BaseException) -> str:
-    return str(error) or type(error).__name__

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from workerd.aio import Backoff
 from workerd.declaration import declared
+from workerd.error_text import message_of
 from workerd.errors import DatabaseError, SchemaError
 from workerd.queue import migrate
 from workerd.queue.client import Queue
@@ -47,17 +49,17 @@ class Opening:
         Raises DatabaseError.
         """
         log.info("database: %s%s", location(self._where.url), " (embedded)" if self._where.embedded else "")
-        end, wait = monotonic() + START_LIMIT, 0.1
+        end, backoff = monotonic() + START_LIMIT, Backoff(2.0, first=0.1)
         while True:
             try:
                 return await self._try()
             except TROUBLE as error:
-                text = str(error) or type(error).__name__
+                text = message_of(error)
                 if not (self._met or is_there(error)) or isinstance(error, SchemaError) or monotonic() > end:
                     raise error if isinstance(error, DatabaseError) else DatabaseError(text) from error
-            log.warning("database: %s; again in %.1f s", text, wait)
-            await asyncio.sleep(wait)
-            wait = min(wait * 2, 2.0)
+            pause = backoff.next()
+            log.warning("database: %s; again in %.1f s", text, pause)
+            await asyncio.sleep(pause)
 
     async def _try(self) -> tuple[Queue, Connection]:
         opening = asyncio.create_task(self._open_queue(), name="pool")

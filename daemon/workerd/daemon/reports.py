@@ -14,6 +14,7 @@ from sentry_sdk.transport import HttpTransport
 
 from workerd import __version__
 from workerd.daemon.endings import describe
+from workerd.daemon.per_second import PerSecond
 from workerd.fingerprint import fingerprint, not_theirs
 from workerd.redact import Redactor
 
@@ -43,7 +44,7 @@ class Reports(logging.Handler):
         self._tasks = tasks
         self._redact = Redactor(settings)
         self._node = settings.node
-        self._second = (0, 0)  # the current second, and how many reports there were in it
+        self._recent = PerSecond()
         self._client = Client(
             dsn=settings.sentry_dsn, release=os.environ.get("SENTRY_RELEASE") or f"workerd@{__version__}", server_name=settings.node,
             default_integrations=False, include_local_variables=False, transport=Transport, shutdown_timeout=LAST_REPORTS,
@@ -52,7 +53,7 @@ class Reports(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send it from another thread; before the process ends, wait for that, though not for long."""
-        if not self._is_wanted(record) or self._is_too_much():
+        if not self._is_wanted(record) or self._recent.add() > MOST:
             return
         try:
             self._client.capture_event(self._event(record))  # type: ignore[arg-type]  # its type is one of a dict
@@ -72,12 +73,6 @@ class Reports(logging.Handler):
         task = self._tasks.get(getattr(record, "task", ""))
         is_error = record.levelno >= logging.ERROR or getattr(record, "stall", False)
         return is_error and not (task is not None and task.sensitive)
-
-    def _is_too_much(self) -> bool:
-        now = int(monotonic())
-        second, count = self._second
-        self._second = (now, count + 1 if second == now else 1)
-        return self._second[1] > MOST
 
     def _event(self, record: logging.LogRecord) -> dict[str, Any]:
         about = {name: getattr(record, name, None) for name in ("task", "queue", "job", "attempt")}

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
 
+from workerd.aio import Backoff
+from workerd.error_text import message_of
 from workerd.errors import DatabaseError
 from workerd.maintenance.admitter import Admitter
 from workerd.maintenance.mover import Mover
@@ -87,12 +89,12 @@ class Leader:
 
     async def run(self) -> None:
         """Run until cancelled; connection trouble and failing services are logged and survived."""
-        backoff = 0.1
+        backoff = Backoff(2.0, first=0.1)
         while True:
             try:
                 connection = await connect(self._dsn, self._name)
                 try:
-                    backoff = 0.1
+                    backoff.reset()
                     while not await connection.fetchval(_ELECT):
                         if await connection.fetch(_DEPOSE, SILENCE, SILENCE_WITHOUT_BEAT):
                             log.warning("the leader has been silent for too long: its session is ended")
@@ -101,9 +103,9 @@ class Leader:
                 finally:
                     connection.terminate()
             except (DatabaseError, *CONNECTION_ERRORS, asyncpg.PostgresError) as error:
-                log.warning("maintenance: %s; again in %.1f s", str(error) or type(error).__name__, backoff)
-                await asyncio.sleep(backoff)
-                backoff = min(backoff * 2, 2.0)
+                pause = backoff.next()
+                log.warning("maintenance: %s; again in %.1f s", message_of(error), pause)
+                await asyncio.sleep(pause)
 
     async def _lead(self, connection: Connection) -> None:
         log.info("this node leads: it stages, rescues, prunes and reindexes for all")

@@ -22,9 +22,5 @@ async def read(connection: AnyConnection, before: int, limit: int) -> list[dict[
     """The newest entries with an id below this."""
     rows = await connection.fetch(_READ, before, limit)
     return [
-        {
-            **dict(row), "at": row["at"].isoformat(timespec="milliseconds"),
-            "detail": None if row["detail"] is None else codec.loads(row["detail"]),
-        }
-        for row in rows
-    ]  # fmt: skip
+        codec.as_json(row) | {"detail": None if row["detail"] is None else codec.loads(row["detail"])} for row in rows
+    ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+from workerd.error_text import message_of
 from workerd.errors import DatabaseError
 from workerd.queue.sockets import remember
 
@@ -181,8 +181,7 @@ def explain(dsn: str, error: BaseException, pooler: str = POOLER) -> str:
         return f"DATABASE_URL cannot be used: {error}"
     if isinstance(error, TimeoutError):
         return f"the database at {where} did not answer in time (is it running, is the address right?)"
-    text = re.sub(r"\s+", " ", str(error)) or type(error).__name__
-    return f"the database at {where} cannot be reached: {text} (is it running, is DATABASE_URL right?)"
+    return f"the database at {where} cannot be reached: {message_of(error)} (is it running, is DATABASE_URL right?)"
 
 
 def location(dsn: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
+from workerd.error_text import message_of
 from workerd.errors import (
     DatabaseError,
     JobError,
@@ -43,7 +44,7 @@ async def answered(query: Awaitable[R]) -> R:
 
 def translated(error: BaseException) -> WorkerdError:
     """What an error of a driver means to the caller of the library."""
-    state, text = sqlstate(error), line_of(error)
+    state, text = sqlstate(error), message_of(error)
     if state is None:
         if _was_sent(error):
             return WriteUnknown(text)
@@ -84,8 +85,3 @@ def sqlstate(error: BaseException) -> str | None:
 def _was_sent(error: BaseException) -> bool:
     """asyncpg refuses by an InterfaceError what it does not send at all."""
     return not isinstance(error, asyncpg.InterfaceError)
-
-
-def line_of(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from workerd import codec
+
 if TYPE_CHECKING:
     from workerd.job import AnyConnection
 
@@ -32,8 +34,4 @@ async def failures(connection: AnyConnection, hours: float, task: str | None) ->
 
     `example` is the job that failed so last, `error` the first line that it said.
     """
-    found = []
-    for row in await connection.fetch(_FAILURES, hours * 3600, task):
-        times = {name: row[name].isoformat(timespec="milliseconds") for name in ("first_seen", "last_seen")}
-        found.append({**dict(row), **times})
-    return found
+    return [codec.as_json(row) for row in await connection.fetch(_FAILURES, hours * 3600, task)]

@@ -10,8 +10,6 @@ from workerd.queue.depth import DEPTHS
 from workerd.queue.tally import quantile
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from workerd.job import AnyConnection
 
 STATES = ("queued", "running", "scheduled", "blocked", "succeeded", "failed", "cancelled")
@@ -153,10 +151,7 @@ async def tasks(connection: AnyConnection, hours: float) -> list[dict[str, Any]]
 
 async def nodes(connection: AnyConnection, *, every: bool = False) -> list[dict[str, Any]]:
     """The nodes that live or died within a day, with how many jobs of which tasks they hold; with `every` also those that left."""
-    found = {
-        row["id"]: {**dict(row), "started_at": _time(row["started_at"]), "runs": {}}
-        for row in await connection.fetch(_NODES, every)
-    }
+    found = {row["id"]: {**codec.as_json(row), "runs": {}} for row in await connection.fetch(_NODES, every)}
     for node, task, count in await connection.fetch(_RUNS):
         if node in found:
             found[node]["runs"][task] = count
@@ -189,10 +184,6 @@ def _last_attempt(told: dict[str, Any]) -> list[dict[str, Any]]:
         "attempt": told["attempt"], "node": told["node"], "started_at": told["started_at"], "ended_at": told["finished_at"],
         "outcome": told["state"], "error": told["error"],
     }]  # fmt: skip
-
-
-def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="milliseconds")
 
 
 def _ms(histogram: list[int], share: float) -> float | None:

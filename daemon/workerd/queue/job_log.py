@@ -5,6 +5,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from workerd import codec
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -40,7 +42,7 @@ async def write(connection: AnyConnection, node: int, logged: Sequence[tuple[Cla
 async def lines_of(connection: AnyConnection, job_id: int) -> list[dict[str, Any]]:
     """The kept lines of a job in their order, as JSON-ready values."""
     rows = await connection.fetch(_LINES, job_id)
-    return [{**dict(row), "at": row["at"].isoformat(timespec="milliseconds")} for row in rows]
+    return [codec.as_json(row) for row in rows]
 
 
 def _columns(rows: Sequence[tuple[Claimed, Line]]) -> tuple[list[Any], ...]:

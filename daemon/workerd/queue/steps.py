@@ -28,10 +28,7 @@ async def known(connection: AnyConnection, job_id: int) -> dict[str, str]:
 async def steps_of(connection: AnyConnection, job_id: int) -> list[dict[str, Any]]:
     """The steps that a job has behind it, in their order, as JSON-ready values."""
     rows = await connection.fetch(_STEPS, job_id)
-    return [
-        {"name": row["name"], "result": codec.loads(row["result"]), "at": row["at"].isoformat(timespec="milliseconds")}
-        for row in rows
-    ]
+    return [codec.as_json(row) | {"result": codec.loads(row["result"])} for row in rows]
 
 
 async def keep(connection: AnyConnection, job: Claimed, name: str, result: str) -> str | None:

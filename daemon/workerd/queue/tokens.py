@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from workerd import codec
 from workerd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,10 +76,7 @@ async def every(connection: AnyConnection) -> list[Token]:
 async def find(connection: AnyConnection, *, revoked: bool = False) -> list[dict[str, Any]]:
     """Those that are valid, with `revoked` also those that were, as JSON-ready values without hashes."""
     rows = await connection.fetch(_LIST, revoked)
-    times = ("created_at", "used_at", "revoked_at")
-    return [
-        {**dict(row), **{name: row[name] and row[name].isoformat(timespec="seconds") for name in times}} for row in rows
-    ]
+    return [codec.as_json(row, "seconds") for row in rows]
 
 
 async def revoke(connection: AnyConnection, name: str) -> None:

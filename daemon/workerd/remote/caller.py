@@ -11,6 +11,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from workerd import __version__
+from workerd.error_text import message_of
 from workerd.errors import (
     JobError,
     LaneLocked,
@@ -144,7 +145,7 @@ class Caller:
                 await asyncio.sleep(float(response.headers.get("Retry-After", "1")))
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, RuntimeError, OSError) as error:
             self._addresses.failed(address)
-            reason = f"the manager at {address} cannot be reached: {str(error) or type(error).__name__}"
+            reason = f"the manager at {address} cannot be reached: {message_of(error)}"
             if _enqueues(method, path) and not isinstance(error, _UNSENT):
                 raise WriteUnknown(reason) from error
             raise ManagerError(reason) from error

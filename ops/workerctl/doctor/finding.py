@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from workerd.error_text import message_of
+
 Level = Literal["ok", "warning", "problem"]
 
 
@@ -60,7 +62,7 @@ def failed(check: str, error: BaseException) -> Finding:
 
 def from_error(check: str, error: BaseException, advice: str) -> Finding:
     """The one line of an error of ours, in which advice may stand in brackets at the end; else it is `advice`."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = message_of(error)
     if text.endswith(")") and " (" in text:
         found, _, told = text[:-1].rpartition(" (")
         return problem(check, found, told)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from workerd import codec
+from workerd.error_text import message_of
 from workerd.errors import (
     ConfigError,
     DatabaseError,
@@ -24,7 +25,6 @@ from workerd.errors import (
     TaskError,
 )
 from workerd.queue.database import CONNECTION_ERRORS
-from workerd.queue.driver_errors import line_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -110,7 +110,7 @@ def status_of(error: Exception) -> int:
 
 async def _ours(_request: Request, error: Exception) -> Response:
     status = status_of(error)
-    return problem(status, line_of(error), RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else None)
+    return problem(status, message_of(error), RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else None)
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:

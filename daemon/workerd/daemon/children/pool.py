@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from workerd import codec, trace
+from workerd.aio import Backoff
 from workerd.daemon import own_log
 from workerd.daemon.children import questions
 from workerd.daemon.children.guard import Guard
@@ -43,7 +44,7 @@ class Children:
         self._idle: list[Child] = []  # the one that worked last is the last
         self._guard = Guard()
         self._turn = asyncio.Lock()
-        self._backoff = 0.0
+        self._backoff = Backoff(MAX_BACKOFF)
 
     def __len__(self) -> int:
         return len(self._living)
@@ -82,10 +83,10 @@ class Children:
 
     async def _start(self) -> Child:
         """A child that is ready. While none succeeds they are started one after another, each later than the one before."""
-        if not self._backoff:
+        if not self._backoff.pause:
             return await self._try_to_start()
         async with self._turn:
-            await asyncio.sleep(self._backoff)
+            await asyncio.sleep(self._backoff.pause)
             return await self._try_to_start()
 
     async def _try_to_start(self) -> Child:
@@ -107,10 +108,10 @@ class Children:
             if not isinstance(error, (Reported, OSError)):  # TimeoutError is an OSError
                 raise
             reason = f"it was not ready within {START_LIMIT:.0f} s" if isinstance(error, TimeoutError) else str(error)
-            self._backoff = min(max(self._backoff * 2, 0.1), MAX_BACKOFF)
-            log.error("no child process for a job: %s; the next start waits %.1f s", reason, self._backoff)  # noqa: TRY400 - its text says it all
+            self._backoff.next()
+            log.error("no child process for a job: %s; the next start waits %.1f s", reason, self._backoff.pause)  # noqa: TRY400 - its text says it all
             raise Reported(f"its process could not start: {reason}") from error
-        self._backoff = 0.0
+        self._backoff.reset()
         return child
 
     def _keep(self, child: Child, memory: int) -> None:

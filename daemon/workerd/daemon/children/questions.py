@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from workerd import codec
+from workerd.error_text import message_of
 from workerd.errors import LeaseLost, WorkerdError
 from workerd.outcomes import Snooze
 
@@ -50,7 +51,7 @@ async def answer(message: dict[str, Any], run: Run, host: Host) -> dict[str, Any
     except LeaseLost as error:
         return {"kind": "lost", "text": str(error)}
     except Exception as error:  # noqa: BLE001 - the database may have said anything, and the child is to go on with it
-        return {"kind": "failed", "text": str(error) or type(error).__name__}
+        return {"kind": "failed", "text": message_of(error)}
 
 
 _RAISED: dict[str, Callable[[dict[str, Any]], Exception]] = {
