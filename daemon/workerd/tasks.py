@@ -137,12 +137,19 @@ class Task(Generic[P, R]):
         options = {name: kwargs.pop(name) for name in OPTIONS & kwargs.keys()} if kwargs else {}
         return self.arguments.bind(*args, **kwargs), options
 
-    async def enqueue_many(self, payloads: Sequence[Mapping[str, Any]], **options: Unpack[BatchOptions]) -> list[int]:
+    async def enqueue_many(
+        self,
+        payloads: Sequence[Mapping[str, Any]],
+        *,
+        connection: AnyTransaction | None = None,
+        **options: Unpack[BatchOptions],
+    ) -> list[int]:
         """Enqueue one job for each payload (a mapping of argument names); options as in `Queue.enqueue_many`."""
         from workerd.queue import default_queue
 
-        home = await default_queue.default()
-        return await home.enqueue_many(self, [self.arguments.bind(**p) for p in payloads], **options)
+        queue = await default_queue.default()
+        bound = [self.arguments.bind(**payload) for payload in payloads]
+        return await queue.enqueue_many(self, bound, connection=connection, **options)
 
 
 @overload

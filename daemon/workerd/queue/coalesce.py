@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING
-
-import asyncpg
 
 from workerd.asked import JobOptions
 from workerd.errors import DatabaseError, PayloadError, TransactionConflict
 from workerd.queue.enqueue import many, may_write, one, plain
+from workerd.queue.kept_connection import KeptConnection
 from workerd.queue.own_transaction import again
 from workerd.queue.pool import CLOSED, OTHER_LOOP
 
@@ -20,11 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from workerd.job import AnyConnection
-    from workerd.queue.pool import Pool, Pooled
+    from workerd.queue.pool import Pool
 
 BATCH = 999  # single enqueues that go into one statement at most
-LINGER = 0.05  # seconds that the connection is kept for the next call: taking it from the pool and back costs as much as an enqueue
-MOST = 1.0  # seconds for which it is kept from others in the pool
 
 Call = tuple[JobOptions, str, "asyncio.Future[int]"]
 
@@ -44,7 +40,7 @@ class Coalescer:
         self._direct: bool | None = None  # the role may write into the tables; None: not asked yet
         self._writer: asyncio.Task[None] | None = None
         self._closed: asyncio.Future[None] | None = None  # done when nobody writes any more
-        self._kept = _Kept(pool)
+        self._kept = KeptConnection(pool)
 
     async def enqueue(self, what: JobOptions, payload: str) -> int:
         """Enqueue a job without a key and return its id."""
@@ -162,62 +158,3 @@ def _settle(done: asyncio.Future[int], answer: int | Exception) -> None:
         done.set_exception(answer)
     else:
         done.set_result(answer)
-
-
-class _Kept:
-    """A connection of the pool that is kept between uses which follow each other closely; for one user at a time."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._connection: Pooled | None = None
-        self._taken = self._used = 0.0  # monotonic
-        self._in_use = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._returning: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Pooled:
-        """The one that is kept, or another one of the pool. Raises DatabaseError."""
-        if self._connection is not None and (monotonic() - self._taken > MOST or _is_lost(self._connection)):
-            await self.let_go()
-        if self._connection is None:
-            self._connection = await self._pool.acquire()
-            self._taken = monotonic()
-            self._timer = asyncio.get_running_loop().call_later(LINGER, self._look)
-        self._in_use = True
-        return self._connection
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._in_use = False
-        self._used = monotonic()
-        if kind is asyncio.CancelledError:  # the server is still being told so: nobody else is to wait for that
-            self._give_back()
-
-    async def let_go(self) -> None:
-        """Give it back to the pool."""
-        self._give_back()
-        if self._returning:
-            await asyncio.wait(self._returning)
-
-    def _give_back(self) -> None:
-        """Begin to; from now on nobody gets this one."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            assert self._timer is not None
-            self._timer.cancel()
-            returning = asyncio.create_task(self._pool.release(connection), name="enqueue connection")
-            self._returning.add(returning)
-            returning.add_done_callback(self._returning.discard)
-
-    def _look(self) -> None:
-        """A timer, since tasks can be cancelled by others: then the connection would be kept for ever."""
-        if self._in_use or monotonic() < self._used + LINGER:
-            self._timer = asyncio.get_running_loop().call_later(LINGER, self._look)
-        else:
-            self._give_back()
-
-
-def _is_lost(connection: Pooled) -> bool:
-    try:
-        return connection.is_closed()
-    except asyncpg.InterfaceError:  # its session has ended, and the pool has taken it back
-        return True
