@@ -131,9 +131,8 @@ class EnqueueOptions(BatchOptions, total=False):
 
 
 DEFINITIONS: Mapping[str, Option] = {name: get_args(hint)[1] for name, hint in EnqueueOptions.__annotations__.items()}
-KEYED = frozenset(
-    DEFINITIONS.keys() - BatchOptions.__annotations__.keys()
-)  # options about a key, which one job alone can have
+# Options about a key, which only one job can have.
+KEYED = frozenset(DEFINITIONS.keys() - BatchOptions.__annotations__.keys())
 EXCLUSIVE = (("delay", "run_at"), ("pin", "prefer"))
 
 
@@ -141,7 +140,7 @@ EXCLUSIVE = (("delay", "run_at"), ("pin", "prefer"))
 class JobOptions:
     """A task and the checked options of an enqueue. Calls for which they are equal can share a statement.
 
-    `given`: arguments of `workerd.enqueue` by their names there, without those that are not given.
+    `given`: arguments of `workerd.enqueue` by their names, in the order of their definition; those not given are left out.
     """
 
     task: str

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from workerd.tasks import Task
 
 COPY_FROM = 1000  # jobs from which on a COPY, which takes four round trips, is faster than a statement
-# What rows can be given without the functions: calls with no other options share a statement, and many of them a COPY.
+# Options of calls that are written without a function of their own: single ones share a statement, many are copied.
 SIMPLE = frozenset({"queue", "priority", "run_at", "max_retries", "delay"})
 IMMEDIATE = SIMPLE - {"run_at", "delay"}
 
