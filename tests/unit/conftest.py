@@ -43,7 +43,9 @@ def own_logging() -> Iterator[None]:
         logging.Logger.callHandlers,
     )
     disabled, factory = manager.disable, logging.getLogRecordFactory()
-    levels = {logger: logger.level for logger in manager.loggerDict.values() if isinstance(logger, logging.Logger)}
+    loggers = [logger for logger in manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    levels = {logger: logger.level for logger in loggers}
+    filters = {logger: logger.filters[:] for logger in loggers}
     yield
     for handler in own_log.handlers():
         handler.close()
@@ -57,6 +59,7 @@ def own_logging() -> Iterator[None]:
         if isinstance(logger, logging.Logger):
             logger.disabled, logger.propagate = False, True
             logger.setLevel(levels.get(logger, logging.NOTSET))
+            logger.filters[:] = filters.get(logger, [])
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.raiseExceptions = raises
