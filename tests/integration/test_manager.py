@@ -514,6 +514,7 @@ def made_up(app: FastAPI, many: int) -> list[dict[str, Any]]:
     return requests
 
 
+@pytest.mark.long
 async def test_whatever_is_sent_there_is_no_server_error(app: FastAPI, client_of: Any, db: DB, queue: Queue) -> None:
     await queue.enqueue_many("echo", [PAYLOAD] * 3)
     client = client_of(await tokens.create(db, "tester", ["operate", "work"]))
