@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,9 @@ from workerd.maintenance import pruner
 from workerd.maintenance.pruner import Pruner
 from workerd.queue import migrate, pg_dump
 from workerd.queue.backup import backup
-from workerd.queue.build import build
+from workerd.queue.contents import Contents
 from workerd.queue.database import connect
+from workerd.queue.migrate import Migration
 from workerd.queue.restore import restore
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
     from tests.support import Ctl
     from workerd import Queue
-    from workerd.queue.contents import Contents
     from workerd.settings import Settings
 
     DB = asyncpg.Connection[asyncpg.Record]
@@ -154,22 +155,30 @@ async def test_what_others_made_in_the_schema_stays_and_is_not_backed_up(
     await connection.close()
 
 
-async def test_a_backup_of_an_older_schema_is_upgraded(queue: Queue, empty_dsn: str, dsn: str) -> None:
-    source = await connect(empty_dsn)
-    async with source.transaction():
-        await build(source, 0, 4)
-    job = await source.fetchval("SELECT workerd.enqueue('echo', '{}')")
+async def test_a_backup_of_an_older_schema_is_restored_where_its_columns_are_known(
+    db: DB, queue: Queue, dsn: str, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await queue.enqueue("echo")
     written: list[bytes] = []
-    contents = await backup(source, empty_dsn, written.append, None)
-    await source.close()
-    assert contents.schema == 4
-    target = await connect(dsn)
-    await queue.enqueue("echo")
-    await restored(target, contents, b"".join(written), replace=True)
+    contents = await backup(db, dsn, written.append, None)
+    script = b"".join(written)
+    newer = [*migrate.known(), Migration(migrate.latest() + 1, "probe", migrate.parse("SELECT 1"))]
+    monkeypatch.setattr(migrate, "known", lambda: newer)
+    target = await connect(empty_dsn)
+    with pytest.raises(BackupError, match=f"schema version {contents.schema}, which ready has changed since"):
+        await restored(
+            target, contents, script.replace(b"COPY workerd.ready (lane,", b"COPY workerd.ready (street,"), replace=True
+        )
+    await restored(target, contents, script, replace=True)
     assert await migrate.current(target) == migrate.latest()
     await until_state(target, job, "queued")
-    assert await target.fetchval("SELECT count(*) FROM workerd.node_order") == 0
     await target.close()
+
+
+async def test_a_backup_from_before_the_first_release_is_refused(db: DB, queue: Queue, dsn: str) -> None:
+    contents = await backup(db, dsn, lambda _: None, None)
+    with pytest.raises(BackupError, match="schema version 20, from before the first release"):
+        Contents.from_json(replace(contents, schema=20).to_json().encode())
 
 
 async def test_what_pg_dump_wrote_can_be_restored_by_psql(queue: Queue, db: DB, dsn: str, empty_dsn: str) -> None:

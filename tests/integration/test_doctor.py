@@ -422,9 +422,12 @@ async def test_a_schema_of_another_version_is_the_only_finding(lonely: Place, gi
     async with lonely.as_owner() as db:
         await db.execute("INSERT INTO workerd.migration (version, name) VALUES (9999, 'newer')")
         _is(await worse(), "schema", "problem", "it has version 9999", "upgrade workerd")
-        await db.execute("DELETE FROM workerd.migration WHERE version >= $1", migrate.latest())
-        _is(await worse(), "schema", "problem", f"needs {migrate.latest()}", "workerctl db upgrade")
+        await db.execute("DELETE FROM workerd.migration WHERE version > $1", migrate.latest())
+        await db.execute("UPDATE workerd.repeatable SET digest = 'other'")
+        _is(await worse(), "schema", "problem", f"needs {migrate.latest()}: functions", "workerctl db upgrade")
         _is(await worse(thorough=False), "schema", "problem", "workerctl db upgrade")
+        await db.execute("UPDATE workerd.migration SET version = 20")
+        _is(await worse(), "schema", "problem", "version 20, from before the first release", "DROP SCHEMA")
 
 
 async def test_a_database_without_the_schema_is_the_only_finding(empty_dsn: str, given: Callable[..., None]) -> None:

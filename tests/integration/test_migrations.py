@@ -1,4 +1,4 @@
-"""The schema: made once by whoever comes first, upgraded beside a fleet that works, never touched by an older program."""
+"""The schema: made once by the first daemon, upgraded beside a fleet that works, never touched by an older program."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.support import psql, until
 from workerd.errors import SchemaError
 from workerd.queue import migrate
 from workerd.queue.migrate import Migration
+from workerd.queue.schema import files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     DB = asyncpg.Connection[asyncpg.Record]
 
-ALL = migrate.known()
+NEXT = migrate.latest() + 1  # the number of a migration that a test adds
 FEW, MANY = 20_000, 1_000_000
 LONG = 5.0  # seconds that no statement of a fleet waits for an upgrade, on whatever machine
 
@@ -137,8 +138,16 @@ async def fresh(server: str, template: str) -> set[str]:
         await connection.close()
 
 
-def knows(monkeypatch: pytest.MonkeyPatch, *migrations: Migration) -> None:
-    monkeypatch.setattr(migrate, "known", lambda: list(migrations))
+def knows(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Let the program have one migration more."""
+    more = [*migrate.known(), Migration(NEXT, "probe", migrate.parse(text))]
+    monkeypatch.setattr(migrate, "known", lambda: more)
+
+
+def has(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    """Let the program have this function as well, or in place of its own."""
+    text = f"{files.repeatable()}\n{function}"
+    monkeypatch.setattr(files, "repeatable", lambda: text)
 
 
 async def catalog(connection: DB) -> set[str]:
@@ -154,11 +163,24 @@ async def test_many_daemons_starting_at_once_make_one_schema(empty_dsn: str) -> 
         return applied
 
     applied = [version for each in await asyncio.gather(*(upgrade() for _ in range(8))) for version in each]
-    assert sorted(applied) == [m.version for m in migrate.known()]
+    assert applied == [migrate.latest()] * 2, "tables and functions, once"
 
 
 async def test_versions_are_numbered_without_gaps() -> None:
-    assert [m.version for m in migrate.known()] == list(range(1, migrate.latest() + 1))
+    assert [m.version for m in migrate.known()] == list(range(migrate.BASELINE + 1, migrate.latest() + 1))
+
+
+async def test_a_schema_from_before_the_first_release_is_refused_with_what_to_do(db: DB, ctl: Ctl, dsn: str) -> None:
+    await db.execute("UPDATE workerd.migration SET version = 20")
+    for words in (["db", "upgrade"], ["status"], ["start", "1", "--tasks", "tests.handlers"]):
+        done = ctl(*words, DATABASE_URL=dsn)
+        if words != ["status"]:
+            assert done.returncode != 0
+            assert "has version 20, from before the first release" in done.stderr
+            assert "DROP SCHEMA workerd CASCADE" in done.stderr
+            assert "Traceback" not in done.stderr
+    await db.execute("DROP SCHEMA workerd CASCADE")
+    assert ctl("db", "upgrade", DATABASE_URL=dsn).returncode == 0
 
 
 async def test_a_newer_schema_is_refused_untouched(dsn: str) -> None:
@@ -177,51 +199,64 @@ async def test_a_role_without_rights_is_told_what_to_do(empty: DB) -> None:
     await empty.execute("RESET ROLE; DROP ROLE powerless")
 
 
-async def test_a_schema_upgraded_step_by_step_is_the_fresh_one(
-    empty: DB, fresh: set[str], monkeypatch: pytest.MonkeyPatch
+_PROBE = "CREATE OR REPLACE FUNCTION workerd.probe() RETURNS int LANGUAGE sql AS 'SELECT {}';"
+
+
+async def test_functions_that_have_changed_are_applied_again(db: DB, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2):
+        with monkeypatch.context() as program:
+            has(program, _PROBE.format(number))
+            assert [(m.version, m.name) for m in await migrate.upgrade(db)] == [(migrate.latest(), "functions")]
+            assert await migrate.upgrade(db) == []
+            assert await db.fetchval("SELECT workerd.probe()") == number
+
+
+async def test_functions_of_a_newer_program_stay(db: DB, monkeypatch: pytest.MonkeyPatch) -> None:
+    await db.execute("UPDATE workerd.repeatable SET program = '999.0.0'")
+    has(monkeypatch, _PROBE.format(1))
+    assert await migrate.upgrade(db) == []
+    assert await db.fetchval("SELECT to_regproc('workerd.probe') IS NULL")
+
+
+async def test_functions_that_cannot_be_applied_leave_those_that_are_there(
+    db: DB, fresh: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for version in range(1, len(ALL) + 1):
-        knows(monkeypatch, *ALL[:version])
-        assert [m.version for m in await migrate.upgrade(empty)] == [version]
-    assert await catalog(empty) == fresh
-    assert not await empty.fetchval("SELECT count(*) FROM pg_constraint WHERE NOT convalidated")
+    has(monkeypatch, f"{_PROBE.format(1)} SELECT 1 / 0;")
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await migrate.upgrade(db)
+    assert await catalog(db) == fresh
 
 
-@pytest.fixture
-async def at_version(
-    empty: DB, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> tuple[DB, list[Migration]]:
-    """A database with the schema of an older version, and what is pending there."""
-    if request.param:
-        with monkeypatch.context() as before:
-            knows(before, *ALL[: request.param])
-            await migrate.upgrade(empty)
+@pytest.fixture(params=["nothing", "older functions"])
+async def behind(empty: DB, request: pytest.FixtureRequest) -> tuple[DB, list[Migration]]:
+    """A database that is not up to date, and what is pending there."""
+    if request.param == "older functions":
+        await migrate.upgrade(empty)
+        await empty.execute("UPDATE workerd.repeatable SET digest = 'other'; DROP FUNCTION workerd.forget_changes")
     return empty, await migrate.pending(empty)
 
 
-@pytest.mark.parametrize("at_version", range(len(ALL)), indirect=True)
 async def test_the_printed_sql_makes_the_same_schema(
-    at_version: tuple[DB, list[Migration]], empty_dsn: str, fresh: set[str]
+    behind: tuple[DB, list[Migration]], empty_dsn: str, fresh: set[str]
 ) -> None:
-    db, todo = at_version
+    db, todo = behind
     printed = migrate.script(todo, [])
     done = psql(empty_dsn, printed)
     assert (done.returncode, "ERROR" in done.stderr) == (0, False), done.stderr
     assert await catalog(db) == fresh
     assert await migrate.pending(db) == []
-    assert psql(empty_dsn, printed).returncode != 0, "it can be applied twice"
     assert await migrate.current(db) == migrate.latest()
 
 
-@pytest.mark.parametrize("at_version", [0, len(ALL) - 1], indirect=True)
-async def test_the_command_prints_that_sql(ctl: Ctl, at_version: tuple[DB, list[Migration]], empty_dsn: str) -> None:
-    assert ctl("db", "upgrade", "--sql", DATABASE_URL=empty_dsn).stdout == f"{migrate.script(at_version[1], [])}\n"
+async def test_the_command_prints_that_sql(ctl: Ctl, behind: tuple[DB, list[Migration]], empty_dsn: str) -> None:
+    assert ctl("db", "upgrade", "--sql", DATABASE_URL=empty_dsn).stdout == f"{migrate.script(behind[1], [])}\n"
 
 
 async def test_a_dry_run_names_what_would_be_applied_and_changes_nothing(ctl: Ctl, empty: DB, empty_dsn: str) -> None:
     told = ctl("db", "upgrade", "--dry-run", DATABASE_URL=empty_dsn).stdout
     assert [line for line in told.splitlines() if not line.startswith(" ")] == [
-        f"would apply {m.version} {m.name}" for m in ALL
+        f"would apply {migrate.latest()} tables",
+        f"would apply {migrate.latest()} functions",
     ]
     assert await empty.fetchval("SELECT to_regnamespace('workerd') IS NULL")
     await migrate.upgrade(empty)
@@ -243,17 +278,18 @@ SELECT 1 / 0;
 async def test_an_upgrade_that_failed_half_way_goes_on_where_it_stopped(
     empty: DB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = len(ALL) + 1
-    knows(monkeypatch, *ALL, Migration(number, "probe", migrate.parse(_FAILING)))
-    with pytest.raises(asyncpg.DivisionByZeroError):
-        await migrate.upgrade(empty)
-    assert await migrate.current(empty) == len(ALL)
-    assert [part.title for m in await migrate.pending(empty) for part in m.parts] == ["the third"]
-    assert await empty.fetchval("SELECT to_regclass('workerd.first_n') IS NOT NULL")
-    assert await empty.fetchval("SELECT to_regclass('workerd.third') IS NULL")
-    knows(monkeypatch, *ALL, Migration(number, "probe", migrate.parse(_FAILING.replace("SELECT 1 / 0;", ""))))
-    assert [m.version for m in await migrate.upgrade(empty)] == [number]
-    assert await migrate.current(empty) == number
+    await migrate.upgrade(empty)
+    with monkeypatch.context() as program:
+        knows(program, _FAILING)
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await migrate.upgrade(empty)
+        assert await migrate.current(empty) == NEXT - 1
+        assert [part.title for part in (await migrate.pending(empty))[0].parts] == ["the third"]
+        assert await empty.fetchval("SELECT to_regclass('workerd.first_n') IS NOT NULL")
+        assert await empty.fetchval("SELECT to_regclass('workerd.third') IS NULL")
+    knows(monkeypatch, _FAILING.replace("SELECT 1 / 0;", ""))
+    assert [(m.version, m.name) for m in await migrate.upgrade(empty)] == [(NEXT, "probe"), (NEXT, "functions")]
+    assert await migrate.current(empty) == NEXT
     assert await migrate.pending(empty) == []
     assert not await empty.fetchval("SELECT count(*) FROM workerd.migration_part")
 
@@ -263,7 +299,7 @@ async def test_a_build_of_an_index_that_was_interrupted_is_begun_anew(
 ) -> None:
     await migrate.upgrade(empty)
     monkeypatch.setattr(migrate, "_CALMLY", "SET lock_timeout = '100ms'")
-    knows(monkeypatch, *ALL, Migration(len(ALL) + 1, "probe", migrate.parse(_FAILING.replace("SELECT 1 / 0;", ""))))
+    knows(monkeypatch, _FAILING.replace("SELECT 1 / 0;", ""))
     other = await asyncpg.connect(empty_dsn)
     async with other.transaction(isolation="repeatable_read"):
         await other.execute("SELECT count(*) FROM pg_class")
@@ -276,18 +312,39 @@ async def test_a_build_of_an_index_that_was_interrupted_is_begun_anew(
     assert await empty.fetchval(valid) is True
 
 
+# A check is added for new rows first: that needs the table to itself, but only for a moment. The rows that are there are looked at
+# in a part of its own, beside which others go on. An autovacuum in the way is ended by waiting for a lock that hinders nobody else.
+_CALM = """
+-- part: ready: a column and a check
+SET LOCAL lock_timeout = '3s';
+LOCK TABLE workerd.ready IN SHARE UPDATE EXCLUSIVE MODE;
+SET LOCAL lock_timeout = '100ms';
+ALTER TABLE workerd.ready ADD COLUMN probe int, ADD CONSTRAINT ready_probe CHECK (attempt >= 0) NOT VALID;
+-- part: history: the same
+SET LOCAL lock_timeout = '3s';
+LOCK TABLE workerd.history IN SHARE UPDATE EXCLUSIVE MODE;
+SET LOCAL lock_timeout = '100ms';
+ALTER TABLE workerd.history ADD COLUMN probe int, ADD CONSTRAINT history_probe CHECK (attempt >= 0) NOT VALID;
+-- part outside of a transaction: the rows that are there fit as well
+ALTER TABLE workerd.ready VALIDATE CONSTRAINT ready_probe;
+ALTER TABLE workerd.history VALIDATE CONSTRAINT history_probe;
+-- part outside of a transaction: scheduled: an index
+DROP INDEX CONCURRENTLY IF EXISTS workerd.scheduled_probe;
+CREATE INDEX CONCURRENTLY scheduled_probe ON workerd.scheduled (task);
+"""
+
+
 @pytest.mark.parametrize("rows", [FEW, pytest.param(MANY, marks=pytest.mark.long)])
 async def test_many_rows_are_upgraded_beside_a_fleet_that_works(
     empty: DB, empty_dsn: str, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     """However long a part takes: it reads no table of jobs while it keeps others from writing there."""
-    with monkeypatch.context() as before:
-        knows(before, *ALL[:2])
-        await migrate.upgrade(empty)
+    await migrate.upgrade(empty)
     await empty.execute(_FILL.replace(":rows", str(rows)))
     await note_hindering_parts(empty, monkeypatch)
+    knows(monkeypatch, _CALM)
     async with at_work(empty_dsn) as fleet:
-        await migrate.upgrade(empty)
+        assert [m.name for m in await migrate.upgrade(empty)] == ["probe", "functions"]
     assert [tuple(row) for row in await empty.fetch("SELECT * FROM public.hindering")] == []
     assert fleet.longest < LONG
     assert not await empty.fetchval("SELECT count(*) FROM pg_constraint WHERE NOT convalidated")
@@ -317,7 +374,7 @@ async def test_a_part_that_reads_a_table_under_a_lock_is_seen(
         SELECT workerd.enqueue_many('echo', array_fill('{}'::text, ARRAY[2000]))"""
     )
     await note_hindering_parts(db, monkeypatch)
-    knows(monkeypatch, *ALL, Migration(len(ALL) + 1, "probe", migrate.parse(f"-- part: probe\n{part};\n")))
+    knows(monkeypatch, f"-- part: probe\n{part};\n")
     await migrate.upgrade(db)
     assert {row["relation"] for row in await db.fetch("SELECT * FROM public.hindering")} == {"ready"}
 
@@ -325,37 +382,21 @@ async def test_a_part_that_reads_a_table_under_a_lock_is_seen(
 async def test_an_upgrade_that_meets_a_long_transaction_gives_way_and_says_whose_it_is(
     empty: DB, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as before:
-        knows(before, *ALL[:2])
-        await migrate.upgrade(empty)
+    await migrate.upgrade(empty)
+    await empty.execute("SELECT workerd.lane_of('full', 0)")
+    knows(monkeypatch, _CALM)
     other = await asyncpg.connect(empty_dsn, server_settings={"application_name": "a report"})
     report = other.transaction()
     await report.start()
     await other.execute("SELECT count(*) FROM workerd.ready")
     async with at_work(empty_dsn) as fleet:
-        with pytest.raises(SchemaError, match=r"migration 4 care, ready.*a report, process \d+, holds a table since"):
+        with pytest.raises(
+            SchemaError, match=rf"migration {NEXT} probe, ready.*a report, process \d+, holds a table since"
+        ):
             await migrate.upgrade(empty, patience=2.0)
     assert fleet.longest < 2.0, "it waited as long as the upgrade was patient"
-    assert await migrate.current(empty) == 3
+    assert await migrate.current(empty) == NEXT - 1
     await report.rollback()
     await migrate.upgrade(empty, patience=2.0)
-    assert await migrate.current(empty) == migrate.latest()
+    assert await migrate.current(empty) == NEXT
     await other.close()
-
-
-async def test_jobs_that_no_daemon_could_run_are_cancelled_by_the_upgrade(
-    empty: DB, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as before:
-        knows(before, *ALL[:2])
-        await migrate.upgrade(empty)
-    await empty.execute("SELECT workerd.enqueue('')")
-    await empty.execute("SELECT workerd.enqueue('', delay => '1 hour')")
-    await empty.execute("SELECT workerd.enqueue_many('echo', ARRAY['[1]', '{}'])")
-    await migrate.upgrade(empty)
-    assert [row["state"] for row in await empty.fetch("SELECT state FROM workerd.job ORDER BY id")] == [
-        "cancelled",
-        "cancelled",
-        "cancelled",
-        "queued",
-    ]

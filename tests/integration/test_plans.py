@@ -444,7 +444,7 @@ async def _nodes(scene: Scene) -> None:
 
 
 # These look wherever the job may be.
-EITHER = frozenset({"history_id", "history_unsuccessful"})  # a job that has not succeeded is found by both
+EITHER = frozenset({"history_id", "history_state_id"})  # a job that has not succeeded is found by both
 STATUS = {"ready_id", "lease_last", "scheduled_pkey", "history_id"}
 STATEMENTS = {
     "claim": Statement(Scene.claim, {"ready_pkey", "lease_last"}),

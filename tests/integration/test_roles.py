@@ -18,7 +18,20 @@ from tests.support import InProcess, psql, until_state
 from workerd import Queue
 from workerd.errors import DatabaseError, SchemaError
 from workerd.limit import Limit
-from workerd.queue import build, change, depth, enqueue, failures, fleet, inspect, limits, migrate, orders, prune, roles
+from workerd.queue import (
+    change,
+    contents,
+    depth,
+    enqueue,
+    failures,
+    fleet,
+    inspect,
+    limits,
+    migrate,
+    orders,
+    prune,
+    roles,
+)
 from workerd.queue.backup import backup
 from workerd.queue.claim import BEGINNING, Wanted, claim
 from workerd.queue.database import connect
@@ -402,8 +415,8 @@ async def test_the_printed_sql_does_the_same(ctl: Ctl, logins: Logins, jobs: Job
 async def test_roles_keep_what_they_may_when_the_schema_changes(
     logins: Logins, db: DB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    anew = "DROP VIEW workerd.task_queue; CREATE VIEW workerd.task_queue AS SELECT id, state AS status FROM workerd.job"
-    changed = [*migrate.known(), Migration(migrate.latest() + 1, "probe", migrate.parse(anew))]
+    drop = "DROP VIEW workerd.task_queue"  # which is made again with the functions
+    changed = [*migrate.known(), Migration(migrate.latest() + 1, "probe", migrate.parse(drop))]
     monkeypatch.setattr(migrate, "known", lambda: changed)
     assert f"{logins.prefix}_read" in migrate.script(changed[-1:], await roles.granted(db))
     async with logins.connect("work") as connection:
@@ -416,18 +429,20 @@ async def test_roles_keep_what_they_may_when_the_schema_changes(
         assert await connection.fetch("SELECT status FROM workerd.task_queue") == []
 
 
-async def test_roles_keep_what_they_may_when_a_backup_of_an_older_schema_is_restored(
-    logins: Logins, jobs: Jobs, dsn: str, empty_dsn: str
+async def test_roles_keep_what_they_may_when_a_backup_is_restored_over_an_older_schema(
+    logins: Logins, jobs: Jobs, dsn: str, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = await connect(empty_dsn)
-    async with source.transaction():
-        await build.build(source, 0, 4)
+    await migrate.upgrade(source)
     written: list[bytes] = []
     contents = await backup(source, empty_dsn, written.append, None)
     await source.close()
+    newer = [*migrate.known(), Migration(migrate.latest() + 1, "probe", migrate.parse("SELECT 1"))]
+    monkeypatch.setattr(migrate, "known", lambda: newer)
     target = await connect(dsn)
     async with target.transaction():
         await restore(target, contents, b"".join(written).splitlines(keepends=True), replace=True, ttl=60)
+    assert await migrate.current(target) == contents.schema + 1
     await target.close()
     async with logins.connect("read") as connection:
         assert await connection.fetch("SELECT status FROM workerd.task_queue") == []
@@ -437,6 +452,6 @@ async def test_roles_keep_what_they_may_when_a_backup_of_an_older_schema_is_rest
 
 async def test_every_table_is_somebodys(logins: Logins, db: DB) -> None:
     """Who adds a table decides in roles.sql who may do what with it: at least it is read."""
-    tables = build.own_tables() - {"migration", "migration_part", "token"}  # who reads has no business with tokens
+    tables = contents.own_tables() - {"migration", "migration_part", "token"}  # who reads has no business with tokens
     query = "SELECT t FROM unnest($1::text[]) t WHERE NOT has_table_privilege($2, 'workerd.' || t, 'SELECT') ORDER BY t"
     assert [row["t"] for row in await db.fetch(query, sorted(tables), f"{logins.prefix}_read")] == []

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from workerd.errors import BackupError
 from workerd.queue import migrate, pg_dump
-from workerd.queue.build import LONGEST, own_tables
-from workerd.queue.contents import ALIKE, Contents, jobs, sequences
+from workerd.queue.contents import ALIKE, LONGEST, Contents, jobs, own_tables, sequences
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from workerd.errors import BackupError
 from workerd.queue import migrate
+from workerd.queue.schema import files
 
 if TYPE_CHECKING:
     from workerd.queue.database import Connection
 
 FORMAT = 1
+LONGEST = 86400.0  # seconds for a statement that reads or writes a whole table
 
 # What our sessions write and read alike, whatever the role's settings.
 ALIKE = "SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL extra_float_digits = 3; SET LOCAL statement_timeout = 0"
@@ -42,14 +44,23 @@ class Contents:
 
     @classmethod
     def from_json(cls, text: bytes) -> Contents:
-        """Raises BackupError when the backup was made by a newer program."""
+        """Raises BackupError when the backup was made by a newer program, or by one before the first release."""
         said = json.loads(text)
         if said["format"] > FORMAT or said["schema"] > migrate.latest():
             raise BackupError(
                 f"the backup has format {said['format']} and schema version {said['schema']}, this program knows {FORMAT} and "
                 f"{migrate.latest()}: upgrade workerd on this host"
             )
+        if said["schema"] < migrate.BASELINE:
+            raise BackupError(
+                f"the backup has schema version {said['schema']}, from before the first release, which cannot be restored"
+            )
         return cls(**{name: said[name] for name in cls.__dataclass_fields__})
+
+
+def own_tables() -> set[str]:
+    """The tables of the queue, partitions aside. Others may stand in its schema: a role called workerd makes its own there."""
+    return files.names_of_tables() | {"migration", "migration_part", "repeatable"}
 
 
 async def jobs(connection: Connection) -> dict[str, int]:

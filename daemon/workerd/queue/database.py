@@ -22,7 +22,7 @@ CONNECT_TIMEOUT = 10.0  # seconds
 PATIENCE_CONNECTING = 5.0  # seconds for a try of a daemon: packets that are dropped are sent again ever more rarely
 COMMAND_TIMEOUT = 60.0  # seconds; a query of ours that takes longer is given up and the connection rebuilt
 
-# The session of a claimer: each statement is planned once, as an index scan (see migrations/0003_cycle.sql), and a lane that another
+# The session of a claimer: each statement is planned once, as an index scan (see schema/functions/cycle.sql), and a lane that another
 # session keeps locked is not waited for.
 CLAIMS = {
     "plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off", "enable_bitmapscan": "off", "lock_timeout": "1s",

@@ -1,23 +1,26 @@
-"""The schema `workerd`: versioned SQL files, applied under a lock by whoever starts first, beside a fleet that works.
+"""The schema `workerd`: made at once, upgraded by numbered migrations, functions and views applied again where they differ.
 
-`workerctl --version` asks for the latest number: the driver is imported where something is applied.
+Whoever starts first does it, under a lock, beside a fleet that works. `workerctl --version` asks for the latest number: the driver is
+imported where something is applied.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import workerd
 from workerd.errors import SchemaError
 from workerd.queue import roles
+from workerd.queue.schema import files
 
 if TYPE_CHECKING:
     from workerd.job import AnyConnection
 
 LOCK = 0x776F726B657264  # the advisory lock of migrations: "workerd" in hexadecimal
+BASELINE = 21  # the version of tables.sql before any migration; earlier ones were never released
 ENCODINGS = ("UTF8", "SQL_ASCII")  # of databases; the second takes any text
 UTF8 = "make another one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
 PATIENCE = 30.0  # seconds for which one part is tried while others hold what it needs
@@ -33,8 +36,12 @@ BOOKS = """
     CREATE SCHEMA IF NOT EXISTS workerd;
     CREATE TABLE IF NOT EXISTS workerd.migration (
         version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
-    CREATE TABLE IF NOT EXISTS workerd.migration_part (version int, part int, PRIMARY KEY (version, part))
+    CREATE TABLE IF NOT EXISTS workerd.migration_part (version int, part int, PRIMARY KEY (version, part));
+    CREATE TABLE IF NOT EXISTS workerd.repeatable (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one), digest text NOT NULL, program text NOT NULL,
+        applied_at timestamptz NOT NULL DEFAULT now())
 """
+_APPLIED = "SELECT digest, program FROM workerd.repeatable"
 _HOLDER = """
     SELECT format('%s, process %s, holds a table since %s',
         coalesce(nullif(application_name, ''), backend_type), pid, date_trunc('second', xact_start))
@@ -58,7 +65,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Migration:
-    """One file `NNNN_name.sql`, split where a line says `-- part: title` or `-- part outside of a transaction: title`."""
+    """What brings the schema to a version, in parts."""
 
     version: int
     name: str
@@ -74,14 +81,30 @@ class Migration:
         )
 
 
+class Functions(Migration):
+    """The functions and views of this program, which take the place of those that are there."""
+
+    def record(self, _part: Part) -> str:
+        return (
+            "INSERT INTO workerd.repeatable (digest, program) "  # noqa: S608 - ours
+            f"VALUES ('{files.digest()}', '{workerd.__version__}') "
+            "ON CONFLICT (one) DO UPDATE SET digest = excluded.digest, program = excluded.program, applied_at = now()"
+        )
+
+
 def known() -> list[Migration]:
-    """All migrations of this program, oldest first."""
-    found = []
-    for file in Path(__file__).with_name("migrations").iterdir():
-        number, _, rest = file.name.partition("_")
-        if file.name.endswith(".sql"):
-            found.append(Migration(int(number), rest.removesuffix(".sql"), parse(file.read_text(encoding="utf-8"))))
-    return sorted(found, key=lambda m: m.version)
+    """The migrations of this program, oldest first: from the baseline on."""
+    return [Migration(number, name, parse(text)) for number, name, text in files.numbered()]
+
+
+def installation() -> list[Migration]:
+    """What makes the schema in an empty database: the tables as they are after all migrations."""
+    parts = (Part(1, "types, tables and indexes", files.tables()),)
+    return [Migration(latest(), "tables", parts), functions()]
+
+
+def functions() -> Functions:
+    return Functions(latest(), "functions", (Part(1, "functions and views", files.repeatable()),))
 
 
 def parse(text: str) -> tuple[Part, ...]:
@@ -95,7 +118,7 @@ def parse(text: str) -> tuple[Part, ...]:
 
 def latest() -> int:
     """The schema's version that this program needs."""
-    return known()[-1].version
+    return max((each.version for each in known()), default=BASELINE)
 
 
 async def current(connection: AnyConnection) -> int:
@@ -108,14 +131,28 @@ async def current(connection: AnyConnection) -> int:
 
 
 async def pending(connection: AnyConnection) -> list[Migration]:
-    """The migrations that the database has not seen, without the parts that it has. Raises SchemaError when it is newer."""
+    """What the database has not seen, without the parts that it has. Raises SchemaError when it is newer, or older than any release."""
     version = await current(connection)
     check(version)
-    begun = await connection.fetchval("SELECT to_regclass('workerd.migration_part') IS NOT NULL")
-    rows = await connection.fetch("SELECT version, part FROM workerd.migration_part") if begun else []
+    if not version:
+        return installation()
+    rows = await connection.fetch("SELECT version, part FROM workerd.migration_part")
     done = {tuple(row) for row in rows}
     todo = [m for m in known() if m.version > version]
-    return [replace(m, parts=tuple(p for p in m.parts if (m.version, p.number) not in done)) for m in todo]
+    todo = [replace(m, parts=tuple(p for p in m.parts if (m.version, p.number) not in done)) for m in todo]
+    return [*todo, functions()] if todo or await _is_replaced(connection) else []
+
+
+async def _is_replaced(connection: AnyConnection) -> bool:
+    """Whether functions and views are to be applied again; a newer program's stay."""
+    applied = await connection.fetchrow(_APPLIED)
+    return applied is None or (
+        applied["digest"] != files.digest() and _release(applied["program"]) <= _release(workerd.__version__)
+    )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
 
 
 def refuse_encoding(encoding: str) -> None:
@@ -127,11 +164,25 @@ def refuse_encoding(encoding: str) -> None:
 
 
 def check(version: int) -> None:
-    """Raise SchemaError when a schema of this version was made by a newer program."""
+    """Raise SchemaError when a schema of this version was made by a newer program, or by one before the first release."""
+    if 0 < version < BASELINE:
+        raise SchemaError(
+            f"the schema of the database has version {version}, from before the first release, and cannot be upgraded: "
+            "let the program that made it finish its jobs, then DROP SCHEMA workerd CASCADE and start again"
+        )
     if version > latest():
         raise SchemaError(
             f"the database has schema version {version}, this program knows {latest()}: upgrade workerd on this host"
         )
+
+
+async def install(connection: AnyConnection) -> None:
+    """Make the schema within the caller's transaction, in a database that has none."""
+    await connection.execute(BOOKS)
+    for migration in installation():
+        for part in migration.parts:
+            await connection.execute(f"{part.sql};\n{migration.record(part)}")
+    await connection.execute("SET LOCAL check_function_bodies = on")
 
 
 def script(todo: list[Migration], prefixes: list[str]) -> str:

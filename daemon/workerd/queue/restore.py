@@ -1,7 +1,7 @@
 """Restore: a backup takes the place of the queue, in one transaction. What ran when it was made is queued again.
 
-Tables of the backup's version are emptied and stay, with whatever grants, views and triggers others made for them; otherwise they are made
-anew.
+Tables of this program's version are emptied and stay, with whatever grants, views and triggers others made for them; those of an older
+version are made again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import asyncpg
 
 from workerd.errors import BackupError
 from workerd.queue import migrate, roles
-from workerd.queue.build import LONGEST, build, own_tables
-from workerd.queue.contents import ALIKE, jobs, sequences
+from workerd.queue.contents import ALIKE, LONGEST, jobs, own_tables, sequences
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 30.0  # seconds for which the tables are tried to be had alone
 CHUNK = 1 << 19  # bytes
-KEPT = frozenset({"migration", "migration_part", "history_day"})  # tables whose rows come with the schema
+KEPT = frozenset({"migration", "migration_part", "repeatable", "history_day"})  # tables whose rows come with the schema
 
 _HEAD = re.compile(rb"COPY workerd\.(\w+) \((.+)\) FROM stdin;\n")
 _TABLES = """
@@ -83,11 +82,10 @@ async def restore(
     if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", migrate.LOCK):
         raise BackupError("an upgrade of the schema, or another restore, is under way: try again when it is done")
     prefixes = await roles.granted(connection)
-    given_out = await _make_room(connection, contents.schema, replace=replace)
+    given_out = await _make_room(connection, replace=replace)
     await _load(connection, contents, script)
     if await jobs(connection) != contents.jobs:
         raise BackupError("the backup does not hold the jobs that it says it does: take another one")
-    await build(connection, contents.schema, migrate.latest())
     await roles.grant_again(connection, prefixes)
     returned: int = await connection.fetchval(_RETURN, ttl, timeout=LONGEST)
     await connection.execute(_NODES)
@@ -106,8 +104,8 @@ async def end_sessions(connection: Connection) -> None:
     await connection.execute(_END_SESSIONS)
 
 
-async def _make_room(connection: Connection, schema: int, *, replace: bool) -> dict[str, int]:
-    """Leave the tables of this version, without rows; returns the numbers that the sequences that were there gave out last."""
+async def _make_room(connection: Connection, *, replace: bool) -> dict[str, int]:
+    """Leave the tables of this program, without rows; returns the numbers that the sequences that were there gave out last."""
     there = [row["relname"] for row in await connection.fetch(_TABLES)]
     if there:
         await _lock(connection, there)
@@ -116,17 +114,17 @@ async def _make_room(connection: Connection, schema: int, *, replace: bool) -> d
     if found and not replace and await connection.fetchval(_HOLDS_JOBS):
         raise BackupError("this database holds jobs: --replace puts the backup in their place, and they are lost")
     given_out = await sequences(connection)
-    if found == schema:
+    if found == migrate.latest():
         await connection.execute(f"TRUNCATE {_names(own_tables().intersection(there) - KEPT)}")
         return given_out
     foreign = set(there) - own_tables()
     if foreign:
         raise BackupError(
-            f"the schema has version {found}, the backup {schema}, so it has to be made anew, but it holds tables that are not the "
-            f"queue's: move {', '.join(sorted(foreign))} to another schema (ALTER TABLE … SET SCHEMA)"
+            f"the schema has version {found}, this program {migrate.latest()}, so it has to be made again, but it holds tables "
+            f"that are not the queue's: move {', '.join(sorted(foreign))} to another schema (ALTER TABLE … SET SCHEMA)"
         )
     await connection.execute("DROP SCHEMA IF EXISTS workerd CASCADE")
-    await build(connection, 0, schema)
+    await migrate.install(connection)
     return given_out
 
 
@@ -164,17 +162,23 @@ async def _load(connection: Connection, contents: Contents, script: Iterable[byt
             async for _ in rows:
                 pass
         else:
-            await connection.copy_to_table(
-                table,
-                schema_name="workerd",
-                columns=columns,
-                source=rows,
-                format="text",
-                encoding="UTF8",
-                timeout=LONGEST,
-            )
+            await _copy(connection, contents, table, columns, rows)
     for each in references:
         await connection.execute(f"ALTER TABLE {each['table']} ADD CONSTRAINT {each['name']} {each['definition']}")
+
+
+async def _copy(
+    connection: Connection, contents: Contents, table: str, columns: list[str], rows: AsyncIterator[bytes]
+) -> None:
+    try:
+        await connection.copy_to_table(
+            table, schema_name="workerd", columns=columns, source=rows, format="text", encoding="UTF8", timeout=LONGEST
+        )
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
+        raise BackupError(
+            f"the backup has schema version {contents.schema}, which {table} has changed since: restore it with a program of that version, "
+            "then run `workerctl db upgrade` with this one"
+        ) from error
 
 
 async def _rows(lines: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from importlib import resources
 from typing import TYPE_CHECKING
+
+from workerd.queue.schema import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ async def lacked(connection: AnyConnection) -> list[str]:
 
 def _needed() -> Iterator[tuple[str, str, str, str | None]]:
     """Kind, object, privilege and column of each grant to the roles of daemons."""
-    text = re.sub(r"--.*", "", resources.files("workerd.queue").joinpath("roles.sql").read_text(encoding="utf-8"))
+    text = re.sub(r"--.*", "", files.read("roles.sql"))
     for privileges, kind, objects, roles in _GRANT.findall(text):
         if not set(re.split(r",\s*", roles)) & set(_NEEDED_BY):
             continue

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workerd.errors import ConfigError, SchemaError
+from workerd.queue.schema import files
 
 if TYPE_CHECKING:
     from workerd.job import AnyConnection
@@ -55,7 +55,7 @@ def statements(prefix: str) -> str:
 
 def grants(prefix: str) -> str:
     """What gives the roles all that they may do."""
-    return Path(__file__).with_name("roles.sql").read_text(encoding="utf-8").replace("{prefix}", prefix)
+    return files.read("roles.sql").replace("{prefix}", prefix)
 
 
 async def create(connection: AnyConnection, prefix: str) -> list[str]:

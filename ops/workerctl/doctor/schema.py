@@ -28,8 +28,11 @@ async def version(ground: Ground) -> list[Finding]:
     if not current:
         advice = "the first start of a daemon makes it, or `workerctl db upgrade` as its owner"
         return [warning("schema", "there is none yet", advice)]
-    if current < latest:
-        found = f"it has version {current}, this program needs {latest}"
+    if current < migrate.BASELINE:
+        advice = "let the program that made it finish its jobs, then DROP SCHEMA workerd CASCADE"
+        return [problem("schema", f"it has version {current}, from before the first release", advice)]
+    if todo := await migrate.pending(ground.connection):
+        found = f"it has version {current}, this program needs {latest}: {', '.join(each.name for each in todo)}"
         return [problem("schema", found, "run `workerctl db upgrade` as its owner, or start a daemon, which does")]
     return [ok("schema", f"version {current}")]
 
