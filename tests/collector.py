@@ -82,12 +82,22 @@ class Collector:
 def _spans(request: ExportTraceServiceRequest) -> list[Span]:
     return [
         Span(
-            span.name, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(), span.kind,
-            [link.span_id.hex() for link in span.links], span.status.code, span.status.message, _values(span.attributes),
-            [{"name": event.name, **_values(event.attributes)} for event in span.events], _values(each.resource.attributes),
+            span.name,
+            span.trace_id.hex(),
+            span.span_id.hex(),
+            span.parent_span_id.hex(),
+            span.kind,
+            [link.span_id.hex() for link in span.links],
+            span.status.code,
+            span.status.message,
+            _values(span.attributes),
+            [{"name": event.name, **_values(event.attributes)} for event in span.events],
+            _values(each.resource.attributes),
         )
-        for each in request.resource_spans for scope in each.scope_spans for span in scope.spans
-    ]  # fmt: skip
+        for each in request.resource_spans
+        for scope in each.scope_spans
+        for span in scope.spans
+    ]
 
 
 def _values(attributes: Iterable[KeyValue]) -> dict[str, Any]:

@@ -31,13 +31,23 @@ class Forked:
     """A module that runs as `python -m` runs it, with the names of `subprocess.Popen`; its environment is exactly this."""
 
     def __init__(
-        self, words: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: int, stdout: int, stderr: int,
+        self,
+        words: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        stdin: int,
+        stdout: int,
+        stderr: int,
         imports: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         module, *rest = words
         order: Order = {
-            "module": module, "words": rest, "directory": str(cwd), "environment": dict(env), "imports": list(imports),
-        }  # fmt: skip
+            "module": module,
+            "words": rest,
+            "directory": str(cwd),
+            "environment": dict(env),
+            "imports": list(imports),
+        }
         told, tells = os.pipe()
         with os.fdopen(tells, "wb"):
             socket.send_fds(server(), [json.dumps(order).encode()], [stdin, stdout, stderr, tells])
@@ -84,9 +94,15 @@ def run(
     """Run a module with these words to its end: what `subprocess.run` of `python -m` gives, and does for other interpreters."""
     if needs_interpreter(env):
         return subprocess.run(
-            [sys.executable, "-m", *words], input=stdin or "", capture_output=True, text=True, timeout=LIMIT, cwd=cwd, env=env,
+            [sys.executable, "-m", *words],
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            cwd=cwd,
+            env=env,
             check=False,
-        )  # fmt: skip
+        )
     with tempfile.TemporaryFile() if stdin else Path(os.devnull).open("rb") as given:
         if stdin:
             given.write(stdin.encode())
@@ -143,9 +159,12 @@ def server() -> socket.socket:
             ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             environment = {name: value for name, value in os.environ.items() if not name.startswith(AT_START)} | OURS
             subprocess.Popen(
-                [sys.executable, SERVER, str(its.fileno())], pass_fds=[its.fileno()], cwd="/", env=environment,
+                [sys.executable, SERVER, str(its.fileno())],
+                pass_fds=[its.fileno()],
+                cwd="/",
+                env=environment,
                 stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+            )
             its.close()
             _started.append(ours)
         return _started[0]

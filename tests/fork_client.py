@@ -19,8 +19,12 @@ def main() -> None:
     environment = dict(os.environ)
     orders = socket.socket(fileno=int(environment.pop(SERVER)))
     order = {
-        "module": Path(sys.argv[0]).name, "words": sys.argv[1:], "directory": str(Path.cwd()), "environment": environment, "imports": [],
-    }  # fmt: skip
+        "module": Path(sys.argv[0]).name,
+        "words": sys.argv[1:],
+        "directory": str(Path.cwd()),
+        "environment": environment,
+        "imports": [],
+    }
     socket.send_fds(orders, [json.dumps(order).encode()], [0, 1, 2, tells])
     os.close(tells)
     with os.fdopen(told) as lines:

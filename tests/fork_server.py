@@ -23,9 +23,16 @@ if TYPE_CHECKING:
 LARGEST = 131_072  # bytes of an order
 PACKAGES = ("workerctl.commands", "workerctl.runtimes", "workerctl.doctor", "workerd.queue")
 MODULES = (
-    "workerctl.app", "workerd.config", "workerd.daemon.daemon", "workerd.problems", "workerd.settings_file", "workerd.tasks",
-    "dotenv", "rich.table", "rich.tree",
-)  # fmt: skip
+    "workerctl.app",
+    "workerd.config",
+    "workerd.daemon.daemon",
+    "workerd.problems",
+    "workerd.settings_file",
+    "workerd.tasks",
+    "dotenv",
+    "rich.table",
+    "rich.tree",
+)
 
 
 class Order(TypedDict):

@@ -41,9 +41,12 @@ class ManagerProcess:
         self.log = directory / "manager.log"
         self._words = words
         self._environment = {
-            "DATABASE_URL": dsn, "STATE_DIR": str(directory), "RUNTIME_DIR": str(directory / "run"), "LOG_DIR": str(directory),
+            "DATABASE_URL": dsn,
+            "STATE_DIR": str(directory),
+            "RUNTIME_DIR": str(directory / "run"),
+            "LOG_DIR": str(directory),
             "NODE_NAME": "manager",
-        }  # fmt: skip
+        }
         self.process: subprocess.Popen[bytes] | Forked | None = None
 
     def __enter__(self) -> ManagerProcess:

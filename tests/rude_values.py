@@ -47,10 +47,20 @@ NUMBERS = [
     -float("inf"),
 ]
 TIMES = [
-    datetime.max, datetime.min, datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC),  # noqa: DTZ901 - what people write
-    datetime(2026, 1, 1), datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC), timedelta.max, timedelta.min,  # noqa: DTZ001
-    timedelta(seconds=-1), timedelta(0), timedelta(days=400),
-]  # fmt: skip
+    datetime.max,  # noqa: DTZ901
+    datetime.min,  # noqa: DTZ901
+    datetime.max.replace(tzinfo=UTC),
+    datetime.min.replace(tzinfo=UTC),
+    datetime(9999, 12, 31, tzinfo=UTC),
+    datetime(2026, 1, 1),  # noqa: DTZ001
+    datetime(1970, 1, 1, tzinfo=UTC),
+    datetime(2100, 1, 1, tzinfo=UTC),
+    timedelta.max,
+    timedelta.min,
+    timedelta(seconds=-1),
+    timedelta(0),
+    timedelta(days=400),
+]
 OTHERS: list[Any] = [None, True, [], {}, object(), b"bytes", Decimal("1e400"), {1: 2, "1": 3}, {"a": {2}}]
 NESTED = [json.loads("[" * depth + "]" * depth) for depth in (50, 199, 250, 900)]
 
@@ -65,10 +75,19 @@ values = st.recursive(
 payloads = st.dictionaries(texts, values, max_size=3) | st.fixed_dictionaries({"value": anything})
 
 OPTIONS: dict[str, st.SearchStrategy[Any]] = {
-    "priority": anything, "queue": anything, "delay": anything, "run_at": anything, "deadline": anything, "key": anything,
-    "max_retries": anything, "conflict": st.sampled_from(["keep", "replace", "reschedule", "raise", 7]),
-    "key_until": st.sampled_from(["finished", "started", "never"]), "after": anything, "pin": anything, "prefer": anything,
-}  # fmt: skip
+    "priority": anything,
+    "queue": anything,
+    "delay": anything,
+    "run_at": anything,
+    "deadline": anything,
+    "key": anything,
+    "max_retries": anything,
+    "conflict": st.sampled_from(["keep", "replace", "reschedule", "raise", 7]),
+    "key_until": st.sampled_from(["finished", "started", "never"]),
+    "after": anything,
+    "pin": anything,
+    "prefer": anything,
+}
 options = st.lists(st.sampled_from(sorted(OPTIONS)), max_size=3, unique=True).flatmap(
     lambda names: st.fixed_dictionaries({name: OPTIONS[name] for name in names})
 )
@@ -94,12 +113,25 @@ def after(kind: type[RetryAfter | Snooze], delay: Any) -> BaseException:
 
 DELAYS: list[Any] = ["soon", None, float("inf"), float("nan"), -1, 1e18, [], 3600]
 RAISED: list[BaseException] = [
-    ValueError("a\x00b \ud800"), ValueError("x" * 200_000), Unspeakable(), Wordless(), KeyError(), GeneratorExit(), SystemExit(3),
-    KeyboardInterrupt(), StopIteration(1), StopAsyncIteration(), Discard("\x00"), Discard(""), BaseException("base"),
-    ExceptionGroup("group", [ValueError("a.a." * 30_000), Discard("no")]), BaseExceptionGroup("group", [SystemExit(1), Discard("no")]),
-    ExceptionGroup("group", [Discard("one"), Discard("two")]), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+    ValueError("a\x00b \ud800"),
+    ValueError("x" * 200_000),
+    Unspeakable(),
+    Wordless(),
+    KeyError(),
+    GeneratorExit(),
+    SystemExit(3),
+    KeyboardInterrupt(),
+    StopIteration(1),
+    StopAsyncIteration(),
+    Discard("\x00"),
+    Discard(""),
+    BaseException("base"),
+    ExceptionGroup("group", [ValueError("a.a." * 30_000), Discard("no")]),
+    BaseExceptionGroup("group", [SystemExit(1), Discard("no")]),
+    ExceptionGroup("group", [Discard("one"), Discard("two")]),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
     *(after(kind, delay) for kind in (RetryAfter, Snooze) for delay in DELAYS),
-]  # fmt: skip
+]
 RETURNED: list[Any] = [
     *TEXTS,
     *NUMBERS,
@@ -114,26 +146,50 @@ RETURNED: list[Any] = [
 
 # As JSON texts, which say what Python's own writer does not.
 JSONS = [
-    "{}", '{"value": 1e400}', '{"value": NaN}', '{"value": "\\u0000"}', '{"value": "\\ud800"}', "[", "", "1", "null",
-    '{"value": 1, "value": 2}', '{"value": 123456789012345678901234567890}', '{"value": 0.12345678901234567890}',
+    "{}",
+    '{"value": 1e400}',
+    '{"value": NaN}',
+    '{"value": "\\u0000"}',
+    '{"value": "\\ud800"}',
+    "[",
+    "",
+    "1",
+    "null",
+    '{"value": 1, "value": 2}',
+    '{"value": 123456789012345678901234567890}',
+    '{"value": 0.12345678901234567890}',
     '{"value": ' + "[" * 1100 + "]" * 1100 + "}",
-]  # fmt: skip
+]
 SQL_OPTIONS = {
-    "priority": ("int", ["1", "-7", "99999", "2147483647"]), "queue": ("text", TEXTS), "key": ("text", TEXTS), "pin": ("text", TEXTS),
-    "prefer": ("text", TEXTS), "max_retries": ("int", ["0", "-1", "2147483647"]),
-    "run_at": ("timestamptz", ["infinity", "-infinity", "now", "200000-01-01", "4713-01-01 BC", "9999-12-31 23:59:59Z", "2100-01-01"]),
+    "priority": ("int", ["1", "-7", "99999", "2147483647"]),
+    "queue": ("text", TEXTS),
+    "key": ("text", TEXTS),
+    "pin": ("text", TEXTS),
+    "prefer": ("text", TEXTS),
+    "max_retries": ("int", ["0", "-1", "2147483647"]),
+    "run_at": (
+        "timestamptz",
+        ["infinity", "-infinity", "now", "200000-01-01", "4713-01-01 BC", "9999-12-31 23:59:59Z", "2100-01-01"],
+    ),
     "delay": ("interval", ["0", "-5 years", "100000 years", "1 hour", "178000000 years"]),
     "deadline": ("timestamptz", ["infinity", "-infinity", "200000-01-01", "2100-01-01", "1970-01-01"]),
-    "conflict": ("text", ["keep", "replace", "reschedule", "x"]), "key_until": ("text", ["finished", "started", "x"]),
-    "after": ("bigint[]", ["{}", "{1}", "{-1,NULL}", "{9223372036854775807}"]), "traceparent": ("text", TEXTS),
+    "conflict": ("text", ["keep", "replace", "reschedule", "x"]),
+    "key_until": ("text", ["finished", "started", "x"]),
+    "after": ("bigint[]", ["{}", "{1}", "{-1,NULL}", "{9223372036854775807}"]),
+    "traceparent": ("text", TEXTS),
     "batch": ("boolean", ["true", "false"]),
-}  # fmt: skip
+}
 ENDS = st.fixed_dictionaries(
     {"outcome": st.sampled_from(["succeeded", "failed", "cancelled", "retry", "snooze", "returned", "x"])},
     optional={
-        "result": st.sampled_from([*JSONS, '"fine"', None, 7]), "error": texts | st.none(), "delay": numbers | st.none() | texts,
-        "ttl": numbers, "ran": numbers, "ago": numbers, "progress": numbers,
+        "result": st.sampled_from([*JSONS, '"fine"', None, 7]),
+        "error": texts | st.none(),
+        "delay": numbers | st.none() | texts,
+        "ttl": numbers,
+        "ran": numbers,
+        "ago": numbers,
+        "progress": numbers,
         "lines": st.lists(st.fixed_dictionaries({"number": numbers, "age": numbers, "message": texts}), max_size=2),
     },
-)  # fmt: skip
+)
 TELLINGS = st.fixed_dictionaries({"number": numbers, "text": texts, "result": st.sampled_from([*JSONS, '"fine"'])})

@@ -29,9 +29,12 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
         environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "workerctl", *words], cwd=ctl.directory, pass_fds=[slave],
-            preexec_fn=lambda: os.login_tty(slave), env={**environment, **ctl.environment, "TERM": "xterm-256color", **more},
-        )  # fmt: skip
+            [sys.executable, "-m", "workerctl", *words],
+            cwd=ctl.directory,
+            pass_fds=[slave],
+            preexec_fn=lambda: os.login_tty(slave),
+            env={**environment, **ctl.environment, "TERM": "xterm-256color", **more},
+        )
         os.close(slave)
         self.shown = ""
 

@@ -16,9 +16,15 @@ if TYPE_CHECKING:
 
 # The types of decoded JSON that are values of an annotation as they are.
 _SAME: dict[Any, frozenset[type]] = {
-    str: frozenset({str}), int: frozenset({int}), float: frozenset({float, int}), bool: frozenset({bool}),
-    None: frozenset({NoneType}), NoneType: frozenset({NoneType}), dict: frozenset({dict}), list: frozenset({list}),
-}  # fmt: skip
+    str: frozenset({str}),
+    int: frozenset({int}),
+    float: frozenset({float, int}),
+    bool: frozenset({bool}),
+    None: frozenset({NoneType}),
+    NoneType: frozenset({NoneType}),
+    dict: frozenset({dict}),
+    list: frozenset({list}),
+}
 _ANYTHING = (Any, object, inspect.Parameter.empty)
 
 

@@ -47,9 +47,16 @@ def declared(settings: Settings, tasks: Mapping[str, Task[..., Any]]) -> Declare
 def declare(task: Task[..., Any], max_retries: int) -> Declaration:
     """`max_retries`: for a task that does not say."""
     return Declaration(
-        task.name, task.queue, task.priority, max_retries if task.retry.max is None else task.retry.max, task.sensitive,
-        task.limit, task.limit_key, task.on_failure, task.schedules,
-    )  # fmt: skip
+        task.name,
+        task.queue,
+        task.priority,
+        max_retries if task.retry.max is None else task.retry.max,
+        task.sensitive,
+        task.limit,
+        task.limit_key,
+        task.on_failure,
+        task.schedules,
+    )
 
 
 def ttls(settings: Settings, tasks: Mapping[str, Task[..., Any]]) -> set[float]:

@@ -31,10 +31,18 @@ class Schedule:
 
 
 def schedule(
-    cron: str | None = None, /, *, every: Duration | None = None, at: datetime | None = None, tz: str = "UTC",
-    payload: Mapping[str, Any] | None = None, name: str | None = None, catch_up: CatchUp = "last",
-    queue: str | None = None, priority: int | None = None,
-) -> Schedule:  # fmt: skip
+    cron: str | None = None,
+    /,
+    *,
+    every: Duration | None = None,
+    at: datetime | None = None,
+    tz: str = "UTC",
+    payload: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    catch_up: CatchUp = "last",
+    queue: str | None = None,
+    priority: int | None = None,
+) -> Schedule:
     """When a task is to be enqueued: `schedule("0 6 * * mon", tz="Europe/Berlin")`, `schedule(every="90s")`, `schedule(at=…)`.
 
     `cron` has five fields, or six with seconds first; an interval counts from 1970, so that `15m` is due at :00, :15 and so on.

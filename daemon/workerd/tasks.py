@@ -156,19 +156,43 @@ class Task(Generic[P, R]):
 def task(fn: Callable[P, R], /) -> Task[P, R]: ...
 @overload
 def task(
-    *, name: str | None = None, queue: str = "default", priority: int = 0, retry: Retry | int | None = None,
-    timeout: Duration | None = None, result_ttl: Duration | None = None, cpu: bool = False, memory: str | int | None = None,
-    limit: str | float | None = None, concurrency: int | None = None, limit_key: str | None = None,
-    schedule: Schedule | Sequence[Schedule] | None = None, on_failure: Task[..., Any] | str | None = None,
-    sensitive: bool = False, needs_database: bool = False,
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...  # fmt: skip
+    *,
+    name: str | None = None,
+    queue: str = "default",
+    priority: int = 0,
+    retry: Retry | int | None = None,
+    timeout: Duration | None = None,
+    result_ttl: Duration | None = None,
+    cpu: bool = False,
+    memory: str | int | None = None,
+    limit: str | float | None = None,
+    concurrency: int | None = None,
+    limit_key: str | None = None,
+    schedule: Schedule | Sequence[Schedule] | None = None,
+    on_failure: Task[..., Any] | str | None = None,
+    sensitive: bool = False,
+    needs_database: bool = False,
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(
-    fn: Callable[..., Any] | None = None, /, *, name: str | None = None, queue: str = "default", priority: int = 0,
-    retry: Retry | int | None = None, timeout: Duration | None = None, result_ttl: Duration | None = None, cpu: bool = False,
-    memory: str | int | None = None, limit: str | float | None = None, concurrency: int | None = None, limit_key: str | None = None,
-    schedule: Schedule | Sequence[Schedule] | None = None, on_failure: Task[..., Any] | str | None = None,
-    sensitive: bool = False, needs_database: bool = False,
-) -> Any:  # fmt: skip
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    queue: str = "default",
+    priority: int = 0,
+    retry: Retry | int | None = None,
+    timeout: Duration | None = None,
+    result_ttl: Duration | None = None,
+    cpu: bool = False,
+    memory: str | int | None = None,
+    limit: str | float | None = None,
+    concurrency: int | None = None,
+    limit_key: str | None = None,
+    schedule: Schedule | Sequence[Schedule] | None = None,
+    on_failure: Task[..., Any] | str | None = None,
+    sensitive: bool = False,
+    needs_database: bool = False,
+) -> Any:
     """Register a function as a task. Its name is the function's unless given. Raises TaskError for a wrong declaration.
 
     `cpu=True` runs a plain `def` in a child process, which is killed at its timeout; `memory` (bytes, `500M`) is what it may take there.
@@ -185,11 +209,22 @@ def task(
         bounds.check_name(f"task {title}: queue", queue)
         bounds.check_whole(f"task {title}: priority", priority, bounds.PRIORITIES)
         declared = Task(
-            fn, title, queue, priority, Retry(retry) if isinstance(retry, int) else retry or Retry(),
-            _duration(title, "timeout", timeout), _duration(title, "result_ttl", result_ttl), cpu, _memory(title, cpu, memory),
-            _limit(title, limit, concurrency), limit_key, named(title, schedule),
-            on_failure.name if isinstance(on_failure, Task) else on_failure, sensitive, needs_database,
-        )  # fmt: skip
+            fn,
+            title,
+            queue,
+            priority,
+            Retry(retry) if isinstance(retry, int) else retry or Retry(),
+            _duration(title, "timeout", timeout),
+            _duration(title, "result_ttl", result_ttl),
+            cpu,
+            _memory(title, cpu, memory),
+            _limit(title, limit, concurrency),
+            limit_key,
+            named(title, schedule),
+            on_failure.name if isinstance(on_failure, Task) else on_failure,
+            sensitive,
+            needs_database,
+        )
         if limit_key is not None and limit_key not in declared.arguments.signature.parameters:
             raise TaskError(f"task {title}: limit_key is {limit_key}, which is no argument of it")
         if cpu and declared.resources:

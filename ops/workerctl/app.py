@@ -9,11 +9,14 @@ from workerctl.table import Table
 
 plain.take()
 app = typer.Typer(
-    cls=Table, help="Operates the worker daemon and its queue.", no_args_is_help=True, rich_markup_mode=None,
+    cls=Table,
+    help="Operates the worker daemon and its queue.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     epilog="Every setting can be given as a flag to any command, e.g. --workers 4 or --database-url …; `workerctl config` lists them. "
     "Example: workerctl start 4 && workerctl status",
-)  # fmt: skip
+)
 
 
 @app.callback(invoke_without_command=True)

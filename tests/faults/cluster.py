@@ -76,8 +76,10 @@ class Cluster:
         """Run a command of the testbed, for `limit` seconds at most, and return what it says."""
         command = [str(TESTBED / "pg-cluster.sh"), verb, self._name, *options]
         environment = {
-            **os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "TESTBED_PG_DIR": str(self._place),
-        }  # fmt: skip
+            **os.environ,
+            "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
+            "TESTBED_PG_DIR": str(self._place),
+        }
         # the servers that it leaves running must not hold a pipe of ours open
         said = Path(f"/tmp/{self._name}.{verb}")
         with said.open("w+") as out:
@@ -112,9 +114,13 @@ class Proxy:
 
     async def __aenter__(self) -> Proxy:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, str(TESTBED / "tcp-fault-proxy.py"), str(self.port), self._target,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+            sys.executable,
+            str(TESTBED / "tcp-fault-proxy.py"),
+            str(self.port),
+            self._target,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
         assert await self._heard() == "ready"
         return self
 

@@ -65,8 +65,11 @@ def run_to_its_end(settings: Settings) -> subprocess.CompletedProcess[str]:
     """A daemon that is not expected to start, and what it says."""
     return subprocess.run(
         [sys.executable, "-m", "workerd", *DaemonProcess(settings).flags],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 async def leader(db: DB, fleet: list[DaemonProcess]) -> DaemonProcess:

@@ -68,9 +68,13 @@ async def test_handlers_that_crash_their_process_fail_alone(
     assert await _states(db, good) == {"succeeded": len(good)}
     errors = await db.fetch("SELECT DISTINCT split_part(error, E'\n', 1) FROM workerd.job WHERE id = ANY ($1)", bad)
     assert {row[0] for row in errors} == {
-        "its process was killed by SIGSEGV", "its process exited with 3", "its process was killed by SIGKILL (out of memory?)",
-        "MemoryError", "SystemExit: 4", "LookupError: no such thing",
-    }  # fmt: skip
+        "its process was killed by SIGSEGV",
+        "its process exited with 3",
+        "its process was killed by SIGKILL (out of memory?)",
+        "MemoryError",
+        "SystemExit: 4",
+        "LookupError: no such thing",
+    }
 
 
 async def test_many_children_that_die_at_once_are_no_busy_loop_and_each_job_says_how_it_died(

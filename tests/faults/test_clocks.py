@@ -49,9 +49,11 @@ class Clock:
     @property
     def environment(self) -> dict[str, str]:
         return {
-            "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(self._path), "FAKETIME_NO_CACHE": "1",
+            "LD_PRELOAD": str(FAKETIME),
+            "FAKETIME_TIMESTAMP_FILE": str(self._path),
+            "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }  # fmt: skip
+        }
 
 
 async def _steps(clock: Clock, daemon: DaemonProcess, db: DB) -> None:

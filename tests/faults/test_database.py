@@ -451,14 +451,43 @@ async def test_certificates_of_the_server_are_checked(settings: Settings, tmp_pa
     def certify(name: str, authority: str, days: str) -> None:
         openssl("req", *KEY, "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", "/CN=127.0.0.1")
         (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.crt", "-CAkey", f"{authority}.key", "-CAcreateserial",
-                "-days", days, "-extfile", "names", "-out", f"{name}.crt")  # fmt: skip
+        openssl(
+            "x509",
+            "-req",
+            "-in",
+            f"{name}.csr",
+            "-CA",
+            f"{authority}.crt",
+            "-CAkey",
+            f"{authority}.key",
+            "-CAcreateserial",
+            "-days",
+            days,
+            "-extfile",
+            "names",
+            "-out",
+            f"{name}.crt",
+        )
 
     if shutil.which("openssl") is None:
         pytest.skip("certificates are made with the program openssl")
     for authority in ("ours", "theirs"):
-        openssl("req", "-x509", *KEY, "-nodes", "-keyout", f"{authority}.key", "-out", f"{authority}.crt",
-                "-subj", f"/CN={authority}", "-days", "2", "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
+        openssl(
+            "req",
+            "-x509",
+            *KEY,
+            "-nodes",
+            "-keyout",
+            f"{authority}.key",
+            "-out",
+            f"{authority}.crt",
+            "-subj",
+            f"/CN={authority}",
+            "-days",
+            "2",
+            "-addext",
+            "keyUsage=critical,keyCertSign,cRLSign",
+        )
     certify("good", "ours", "1")
     certify("expired", "ours", "-1")
     certify("foreign", "theirs", "1")

@@ -51,9 +51,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster("--standby", "--bouncer", *SAFE) as made:
         asyncio.run(prepare(made.url[""]))
         settings = Settings(
-            database_url=_as_worker(made.url[""]), tasks=("tests.handlers",), node_name="here", heartbeat_interval=0.5,
-            state_dir=home, runtime_dir=home / "run", log_dir=home / "log",
-        )  # fmt: skip
+            database_url=_as_worker(made.url[""]),
+            tasks=("tests.handlers",),
+            node_name="here",
+            heartbeat_interval=0.5,
+            state_dir=home,
+            runtime_dir=home / "run",
+            log_dir=home / "log",
+        )
         with DaemonProcess(settings) as daemon:
             daemon.start()
             yield made

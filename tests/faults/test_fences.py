@@ -25,32 +25,42 @@ JOBS = 8
 UNFENCED = [
     Mutant("dead nodes claim", "claim", " AND d.dead_at IS NULL", ""),
     Mutant(
-        "an end without its lease", "finish_succeeded",
+        "an end without its lease",
+        "finish_succeeded",
         "WHERE l.node = a_node AND l.n = ANY (a_n || k_n) ORDER",
         "WHERE l.tickets && (SELECT range_agg(int8range(a, b)) FROM unnest(a_from, a_to) AS d(a, b)) ORDER",
-        also=("FROM unnest(a_n, a_from, a_to) AS d(n, a, b) WHERE d.n = held.n;", "FROM unnest(a_n, a_from, a_to) AS d(n, a, b);"),
+        also=(
+            "FROM unnest(a_n, a_from, a_to) AS d(n, a, b) WHERE d.n = held.n;",
+            "FROM unnest(a_n, a_from, a_to) AS d(n, a, b);",
+        ),
     ),
     Mutant(
-        "and takes that of another", "finish_succeeded",
-        "DELETE FROM workerd.lease l WHERE l.node = a_node", "DELETE FROM workerd.lease l WHERE l.node = held.node",
+        "and takes that of another",
+        "finish_succeeded",
+        "DELETE FROM workerd.lease l WHERE l.node = a_node",
+        "DELETE FROM workerd.lease l WHERE l.node = held.node",
     ),
-]  # fmt: skip
+]
 
 
 async def _late_ends(settings: Settings, queue: Queue, db: DB, books: Books) -> list[str]:
     """One of two daemons is declared dead while it runs jobs, and ends them while the other one runs them again."""
     changes = {
-        "tasks": ("tests.faults.handlers",), "result_ttl": 0.0, "workers": JOBS,
+        "tasks": ("tests.faults.handlers",),
+        "result_ttl": 0.0,
+        "workers": JOBS,
         "heartbeat_interval": 300.0,  # at its next one it learns that it is dead
-    }  # fmt: skip
+    }
     sign = settings.state_dir / "sign"
     sign.parent.mkdir()
     places = [settings.runtime_dir / name for name in ("first", "second")]
     with ExitStack() as stack:
         first, second = (
-            stack.enter_context(DaemonProcess(settings.model_copy(update={"name": p.name, "runtime_dir": p, "log_dir": p, **changes})))
+            stack.enter_context(
+                DaemonProcess(settings.model_copy(update={"name": p.name, "runtime_dir": p, "log_dir": p, **changes}))
+            )
             for p in places
-        )  # fmt: skip
+        )
         await asyncio.to_thread(first.start)
         await queue.enqueue_many("held", [{"sign": str(sign)}] * JOBS)
         running = "SELECT count(*) = $1 FROM workerd.job WHERE state = 'running' AND node LIKE $2"

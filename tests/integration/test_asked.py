@@ -91,9 +91,11 @@ async def test_past_its_deadline_a_job_is_cancelled_instead_of_started(
     late = await queue.enqueue("echo", deadline=0.05)
     in_time = await queue.enqueue("echo", {"value": 1}, deadline="1h")
     await until(
-        lambda: db.fetchval("SELECT clock_timestamp() > enqueued_at + interval '0.1 s' FROM workerd.job WHERE id = $1", late),
+        lambda: db.fetchval(
+            "SELECT clock_timestamp() > enqueued_at + interval '0.1 s' FROM workerd.job WHERE id = $1", late
+        ),
         "its deadline has passed",
-    )  # fmt: skip
+    )
     async with InProcess(settings):
         row = await until_state(db, late, "cancelled")
         assert row["error"] == "its deadline had passed before it could start"

@@ -262,8 +262,9 @@ async def test_numbers_are_not_given_out_twice(queue: Queue, db: DB, dsn: str) -
 
 def test_a_password_is_not_on_the_command_line() -> None:
     assert pg_dump.without_password("postgresql://u:p%40ss@h:5433/d?sslmode=require") == (
-        "postgresql://u@h:5433/d?sslmode=require", "p@ss"
-    )  # fmt: skip
+        "postgresql://u@h:5433/d?sslmode=require",
+        "p@ss",
+    )
     assert pg_dump.without_password("postgresql:///d?host=%2Frun&password=x") == ("postgresql:///d?host=%2Frun", "x")
     assert pg_dump.without_password("postgresql://a,b/d") == ("postgresql://a,b/d?target_session_attrs=read-write", "")
 

@@ -117,9 +117,18 @@ async def test_only_what_is_asked_for_as_markdown(ctl: Ctl) -> None:
 @pytest.mark.long  # installs it; tests/unit/test_contest.py has the pairs without
 async def test_a_peer_is_measured_beside_workerd_in_pairs(ctl: Ctl, db: DB, server: str, tmp_path: Path) -> None:
     done = ctl(
-        "bench", "--repeat", "2", "--jobs", "200", "--only", "drain,enqueue,latency", "--peer", "pgqueuer", "--json",
-        XDG_CACHE_HOME=str(tmp_path)
-    )  # fmt: skip
+        "bench",
+        "--repeat",
+        "2",
+        "--jobs",
+        "200",
+        "--only",
+        "drain,enqueue,latency",
+        "--peer",
+        "pgqueuer",
+        "--json",
+        XDG_CACHE_HOME=str(tmp_path),
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     if "PgQueuer" in report["skipped"]:
@@ -139,8 +148,18 @@ async def test_a_peer_that_cannot_be_installed_is_named_and_the_others_are_measu
     cache = tmp_path / "file"
     cache.touch()  # no folder can be made in it
     done = ctl(
-        "bench", "--repeat", "1", "--jobs", "100", "--only", "enqueue", "--peer", "pgqueuer", "--markdown", XDG_CACHE_HOME=str(cache)
-    )  # fmt: skip
+        "bench",
+        "--repeat",
+        "1",
+        "--jobs",
+        "100",
+        "--only",
+        "enqueue",
+        "--peer",
+        "pgqueuer",
+        "--markdown",
+        XDG_CACHE_HOME=str(cache),
+    )
     assert done.returncode == 0, done.stderr
     assert "- skipped PgQueuer: " in done.stdout
     assert "| workerd |" in done.stdout
@@ -150,9 +169,21 @@ async def test_peers_are_named_as_the_report_names_them_and_no_other_is_measured
     cache = tmp_path / "file"
     cache.touch()  # so that each peer that is asked for is named as skipped
     done = ctl(
-        "bench", "--repeat", "1", "--jobs", "100", "--only", "enqueue", "--peers", "--peer", "PgQueuer", "--peer", "AWA-pg",
-        "--json", XDG_CACHE_HOME=str(cache)
-    )  # fmt: skip
+        "bench",
+        "--repeat",
+        "1",
+        "--jobs",
+        "100",
+        "--only",
+        "enqueue",
+        "--peers",
+        "--peer",
+        "PgQueuer",
+        "--peer",
+        "AWA-pg",
+        "--json",
+        XDG_CACHE_HOME=str(cache),
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["skipped"].keys() == {"PgQueuer", "awa-pg"}
 

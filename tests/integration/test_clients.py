@@ -422,9 +422,14 @@ queue.close()
 
 async def test_a_forked_process_opens_connections_of_its_own_and_leaves_its_parents_alone(dsn: str, db: DB) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", FORKS, cwd=ROOT, env={**os.environ, "DATABASE_URL": dsn}, stdout=subprocess.PIPE,
+        sys.executable,
+        "-c",
+        FORKS,
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": dsn},
+        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    )
     said, _ = await asyncio.wait_for(process.communicate(), 120)
     assert (process.returncode, said) == (0, b"")
     assert await jobs(db) == {str(n) for n in range(1, 14)}
@@ -444,9 +449,15 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 async def test_sessions_of_a_process_that_is_killed_end_with_it_and_not_with_its_children(dsn: str, db: DB) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", LEFT, cwd=ROOT, env={**os.environ, "DATABASE_URL": dsn}, stdout=subprocess.PIPE,
-        stdin=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+        sys.executable,
+        "-c",
+        LEFT,
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": dsn},
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
         assert process.stdout is not None
         assert process.stdin is not None
@@ -500,9 +511,15 @@ async def test_tests_use_the_queue_of_the_settings_only_where_they_ask_for_it(
     (tmp_path / "pytest.ini").write_text(f"[pytest]\nasyncio_mode = auto\naddopts = --strict-markers\n{asked}")
     (tmp_path / "test_it.py").write_text(PROJECT)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "pytest", "-q", cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         env={**os.environ, "DATABASE_URL": dsn, "WORKERD_TEST_URL": server},
-    )  # fmt: skip
+    )
     said, _ = await asyncio.wait_for(process.communicate(), 120)
     assert ("1 failed, 3 passed" if always else "4 passed") in said.decode(), said.decode()
     assert await db.fetchval("SELECT count(*) FROM workerd.job") == (2 if always else 1)

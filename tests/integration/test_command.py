@@ -35,8 +35,14 @@ def test_it_differs_in_nothing_from_a_new_interpreter(tmp_path: Path, end: str) 
     env = {**os.environ, "SAID": "héllo"}
     forked = command.run(["odd", "a", "--b"], tmp_path, env, "giv\u00e9n")
     real = subprocess.run(
-        [sys.executable, "-m", "odd", "a", "--b"], cwd=tmp_path, env=env, input="giv\u00e9n", capture_output=True, text=True, check=False
-    )  # fmt: skip
+        [sys.executable, "-m", "odd", "a", "--b"],
+        cwd=tmp_path,
+        env=env,
+        input="giv\u00e9n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (forked.returncode, forked.stdout) == (real.returncode, real.stdout)
     assert forked.stderr.splitlines()[::-1][:1] == real.stderr.splitlines()[::-1][:1]
 

@@ -33,18 +33,53 @@ NOT_RUN = {
 BEFORE = ("init", "config", "db upgrade", "db status", "check", "doctor", "db reindex", "db roles")
 FIRST = ("start", "status", "health", "scale", "enqueue")
 OF_JOBS = (
-    "jobs show", "jobs edit", "jobs list", "jobs errors", "jobs retry", "jobs wait", "jobs signal", "jobs cancel", "jobs delete", "stats",
-)  # fmt: skip
+    "jobs show",
+    "jobs edit",
+    "jobs list",
+    "jobs errors",
+    "jobs retry",
+    "jobs wait",
+    "jobs signal",
+    "jobs cancel",
+    "jobs delete",
+    "stats",
+)
 OF_THE_REST = (
-    "limits set", "limits list", "limits clear", "schedules set", "schedules list", "schedules pause", "schedules resume", "schedules run",
-    "schedules remove", "queues ageing", "queues pause", "queues resume", "queues list", "tokens create", "tokens list", "tokens revoke",
-)  # fmt: skip
+    "limits set",
+    "limits list",
+    "limits clear",
+    "schedules set",
+    "schedules list",
+    "schedules pause",
+    "schedules resume",
+    "schedules run",
+    "schedules remove",
+    "queues ageing",
+    "queues pause",
+    "queues resume",
+    "queues list",
+    "tokens create",
+    "tokens list",
+    "tokens revoke",
+)
 LAST = (
-    "reload", "nodes list", "nodes scale", "db backup", "nodes drain", "nodes forget", "restart", "stop", "db restore",
-)  # fmt: skip
+    "reload",
+    "nodes list",
+    "nodes scale",
+    "db backup",
+    "nodes drain",
+    "nodes forget",
+    "restart",
+    "stop",
+    "db restore",
+)
 ENDLESS = {  # what shows that they are at work
-    "logs": "written before", "follow": "written before", "run": "queues: all", "dev": "queues: all", "manager": "http://",
-}  # fmt: skip
+    "logs": "written before",
+    "follow": "written before",
+    "run": "queues: all",
+    "dev": "queues: all",
+    "manager": "http://",
+}
 TASKS = """
 from pathlib import Path
 from workerd import task
@@ -148,6 +183,13 @@ async def _from(shell: Shell, db: AnyConnection, example: str) -> str:
 
 
 MAKING = {
-    "jobs show": _waiting, "jobs edit": _waiting, "jobs signal": _waiting, "jobs cancel": _waiting, "jobs retry": _failed,
-    "jobs wait": _done, "nodes forget": _gone, "db backup": _into, "db restore": _from,
-}  # fmt: skip
+    "jobs show": _waiting,
+    "jobs edit": _waiting,
+    "jobs signal": _waiting,
+    "jobs cancel": _waiting,
+    "jobs retry": _failed,
+    "jobs wait": _done,
+    "nodes forget": _gone,
+    "db backup": _into,
+    "db restore": _from,
+}

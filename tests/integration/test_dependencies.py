@@ -159,9 +159,11 @@ async def test_a_thousand_pairs_all_run(node: InProcess, queue: Queue, db: DB) -
     parents = await queue.enqueue_many("echo", [{"value": n} for n in range(1000)])
     children = await asyncio.gather(*(queue.enqueue("echo", {"value": 1}, after=[parent]) for parent in parents))
     await until(
-        lambda: db.fetchval("SELECT count(*) = 1000 FROM workerd.history WHERE id = ANY ($1) AND state = 'succeeded'", children),
+        lambda: db.fetchval(
+            "SELECT count(*) = 1000 FROM workerd.history WHERE id = ANY ($1) AND state = 'succeeded'", children
+        ),
         "all children have run",
-    )  # fmt: skip
+    )
 
 
 async def test_a_flow_runs_in_its_order_and_comes_into_being_as_a_whole(node: InProcess, queue: Queue) -> None:

@@ -200,10 +200,15 @@ def test_dev_beside_a_daemon_that_runs_says_so(ctl: Ctl) -> None:
 @pytest.mark.parametrize(
     ("path", "counts"),
     [
-        ("shop/tasks.py", True), ("shop/page.html", False), (".venv/lib/x.py", False), ("node_modules/x/y.py", False),
-        (".git/hooks/x.py", False), ("shop/__pycache__/x.py", False), ("state/x.py", False),
+        ("shop/tasks.py", True),
+        ("shop/page.html", False),
+        (".venv/lib/x.py", False),
+        ("node_modules/x/y.py", False),
+        (".git/hooks/x.py", False),
+        ("shop/__pycache__/x.py", False),
+        ("state/x.py", False),
     ],
-)  # fmt: skip
+)
 def test_only_sources_count(tmp_path: Path, path: str, counts: bool) -> None:
     settings = Settings(app_dir=tmp_path, state_dir=tmp_path / "state", tasks=("tests.handlers",))
     sources = Sources.of(settings, tmp_path / "worker.env")

@@ -106,9 +106,16 @@ def place(server: str, granted: str, tmp_path_factory: pytest.TempPathFactory) -
 
     asyncio.run(execute(f"CREATE DATABASE {name} TEMPLATE {granted}"))
     settings = Settings(
-        database_url=_address(server, name, LOGIN), tasks=("tests.handlers",), queues=("default",), node_name="here",
-        heartbeat_interval=0.5, state_dir=home, runtime_dir=home / "run", log_dir=home / "log", retry_delay=0.01,
-    )  # fmt: skip
+        database_url=_address(server, name, LOGIN),
+        tasks=("tests.handlers",),
+        queues=("default",),
+        node_name="here",
+        heartbeat_interval=0.5,
+        state_dir=home,
+        runtime_dir=home / "run",
+        log_dir=home / "log",
+        retry_delay=0.01,
+    )
     with DaemonProcess(settings) as daemon:
         daemon.start()
         assert settings.database_url is not None
@@ -212,27 +219,38 @@ _NO_STEPS = f"SELECT ON workerd.step FROM {PREFIX}_work, {PREFIX}_read"  # noqa:
 _GONE = "DELETE FROM workerd.ready WHERE task = 'echo' OR task = 'unheard_of'"
 PLANTED = {
     "synchronous_commit": (
-        f"ALTER ROLE {LOGIN} SET synchronous_commit = off", f"ALTER ROLE {LOGIN} RESET synchronous_commit",
+        f"ALTER ROLE {LOGIN} SET synchronous_commit = off",
+        f"ALTER ROLE {LOGIN} RESET synchronous_commit",
         ("synchronous_commit", "problem", "loses jobs", f"ALTER ROLE {LOGIN} SET synchronous_commit = on"),
     ),
     "read only": (
-        f"ALTER ROLE {LOGIN} SET default_transaction_read_only = on", f"ALTER ROLE {LOGIN} RESET default_transaction_read_only",
+        f"ALTER ROLE {LOGIN} SET default_transaction_read_only = on",
+        f"ALTER ROLE {LOGIN} RESET default_transaction_read_only",
         ("writes", "problem", "default_transaction_read_only", f"ALTER ROLE {LOGIN} RESET"),
     ),
     "few connections": (
-        f"ALTER ROLE {LOGIN} CONNECTION LIMIT 15", f"ALTER ROLE {LOGIN} CONNECTION LIMIT -1",
+        f"ALTER ROLE {LOGIN} CONNECTION LIMIT 15",
+        f"ALTER ROLE {LOGIN} CONNECTION LIMIT -1",
         ("connections", "warning", "of 15 are in use (the connection limit of the role)", "DATABASE_POOL_SIZE"),
     ),
     "a missing index": (
-        "DROP INDEX workerd.schedule_next", "CREATE INDEX schedule_next ON workerd.schedule (next_at) WHERE paused_at IS NULL",
-        ("drift", "problem", "index schedule.schedule_next missing", "CREATE INDEX CONCURRENTLY schedule_next ON workerd.schedule"),
+        "DROP INDEX workerd.schedule_next",
+        "CREATE INDEX schedule_next ON workerd.schedule (next_at) WHERE paused_at IS NULL",
+        (
+            "drift",
+            "problem",
+            "index schedule.schedule_next missing",
+            "CREATE INDEX CONCURRENTLY schedule_next ON workerd.schedule",
+        ),
     ),
     "settings of a table": (
-        "ALTER TABLE workerd.lease SET (fillfactor = 90)", "ALTER TABLE workerd.lease SET (fillfactor = 60)",
+        "ALTER TABLE workerd.lease SET (fillfactor = 90)",
+        "ALTER TABLE workerd.lease SET (fillfactor = 60)",
         ("drift", "warning", "table lease", "ALTER TABLE workerd.lease SET (", "fillfactor=60"),
     ),
     "an index of somebody": (
-        "CREATE INDEX mine ON workerd.history_day (day DESC)", "DROP INDEX workerd.mine",
+        "CREATE INDEX mine ON workerd.history_day (day DESC)",
+        "DROP INDEX workerd.mine",
         ("drift", "warning", "index history_day.mine", "drop it"),
     ),
     "an invalid index": (
@@ -241,19 +259,23 @@ PLANTED = {
         ("indexes", "problem", "schedule_next", "REINDEX INDEX CONCURRENTLY workerd.schedule_next"),
     ),
     "a grant too few": (
-        f"REVOKE {_NO_STEPS}", f"GRANT {_NO_STEPS.replace('FROM', 'TO')}",
+        f"REVOKE {_NO_STEPS}",
+        f"GRANT {_NO_STEPS.replace('FROM', 'TO')}",
         ("role", "problem", f"{LOGIN} may not run daemons, it lacks SELECT on workerd.step", "workerctl db roles"),
     ),
     "autovacuum": (
-        "ALTER TABLE workerd.key SET (autovacuum_enabled = off)", "ALTER TABLE workerd.key RESET (autovacuum_enabled)",
+        "ALTER TABLE workerd.key SET (autovacuum_enabled = off)",
+        "ALTER TABLE workerd.key RESET (autovacuum_enabled)",
         ("vacuum", "problem", "autovacuum is off for key", "ALTER TABLE workerd.key RESET (autovacuum_enabled)"),
     ),
     "a dead node": (
-        _DEAD, "DELETE FROM workerd.node WHERE id = 7",
+        _DEAD,
+        "DELETE FROM workerd.node WHERE id = 7",
         ("nodes", "warning", "web-1 died once within the last hour and is not back", "workerctl nodes forget web-1"),
     ),
     "another version": (
-        "UPDATE workerd.node SET version = '0.0.1'", f"UPDATE workerd.node SET version = '{__version__}'",  # noqa: S608 - ours
+        "UPDATE workerd.node SET version = '0.0.1'",
+        f"UPDATE workerd.node SET version = '{__version__}'",  # noqa: S608 - ours
         ("nodes", "warning", "here 0.0.1", "workerctl reload"),
     ),
     "a paused queue": (
@@ -262,22 +284,32 @@ PLANTED = {
         ("queues", "warning", "elsewhere is paused with 1 job in it", "workerctl queues resume elsewhere"),
     ),
     "a queue that nobody serves": (
-        _ELSEWHERE, _GONE,
+        _ELSEWHERE,
+        _GONE,
         ("waiting", "warning", "nobody takes 1 job of echo in the queue elsewhere", "serves this queue", "QUEUES"),
     ),
     "a task that nobody knows": (
-        "SELECT workerd.enqueue('unheard_of', '{}', queue => 'default'), workerd.enqueue('unheard_of', '{}', queue => 'default')", _GONE,
-        ("waiting", "warning", "2 jobs of unheard_of", "no living node knows this task", "workerctl jobs cancel --task unheard_of"),
+        "SELECT workerd.enqueue('unheard_of', '{}', queue => 'default'), workerd.enqueue('unheard_of', '{}', queue => 'default')",
+        _GONE,
+        (
+            "waiting",
+            "warning",
+            "2 jobs of unheard_of",
+            "no living node knows this task",
+            "workerctl jobs cancel --task unheard_of",
+        ),
     ),
     "a pinned job": (
-        "SELECT workerd.enqueue('echo', '{}', pin => 'web-9')", _GONE,
+        "SELECT workerd.enqueue('echo', '{}', pin => 'web-9')",
+        _GONE,
         ("waiting", "warning", "pinned to web-9, which does not live"),
     ),
     "a schedule that cannot be served": (
-        _LATE, "DELETE FROM workerd.schedule WHERE name = 'weekly'",
+        _LATE,
+        "DELETE FROM workerd.schedule WHERE name = 'weekly'",
         ("schedules", "problem", "weekly was due 10 min ago", "workerctl logs --errors"),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", PLANTED)
@@ -544,7 +576,7 @@ async def test_a_notification_that_does_not_come_is_told(place: Place, lonely: P
             ("assistant", "problem", "SMTP_URL is no address", "smtp://"),
         ),
     ],
-)  # fmt: skip
+)
 async def test_a_fault_of_this_host_is_the_one_that_is_found(
     place: Place, given: Callable[..., None], settings: dict[str, str], expected: tuple[str, ...]
 ) -> None:
@@ -628,10 +660,13 @@ def test_commands_show_the_worst_last_and_exit_by_problems_alone(place: Place, c
     assert done.returncode == 1
     told = {each["check"]: each for each in json.loads(done.stdout)}
     assert told["LOG_DIR"] == {
-        "check": "LOG_DIR", "ok": False, "level": "problem", "found": "/proc/nowhere is not writable",
+        "check": "LOG_DIR",
+        "ok": False,
+        "level": "problem",
+        "found": "/proc/nowhere is not writable",
         "advice": "set LOG_DIR to another directory",
         "problem": "/proc/nowhere is not writable; set LOG_DIR to another directory",
-    }  # fmt: skip
+    }
     assert told["settings"]["ok"] is True
     assert told["settings"]["problem"] is None
 

@@ -449,10 +449,18 @@ async def test_times_beyond_every_calendar_are_shown_as_they_are(
     await db.execute("UPDATE workerd.ready SET payload = $1 WHERE id = 2000", _nested(1100))
     told = {}
     commands = [
-        ("jobs", "list"), ("jobs", "list", "--json"), ("jobs", "show", "1000"), ("jobs", "show", "2000"),
+        ("jobs", "list"),
+        ("jobs", "list", "--json"),
+        ("jobs", "show", "1000"),
+        ("jobs", "show", "2000"),
         ("jobs", "show", "3001", "--json"),
-        ("schedules", "list"), ("schedules", "list", "--json"), ("stats",), ("stats", "--json"), ("queues", "list"), ("nodes", "list"),
-    ]  # fmt: skip
+        ("schedules", "list"),
+        ("schedules", "list", "--json"),
+        ("stats",),
+        ("stats", "--json"),
+        ("queues", "list"),
+        ("nodes", "list"),
+    ]
     for words in commands:
         done = ctl(*words)
         if done.returncode != 0 or "Traceback" in done.stderr:

@@ -184,8 +184,9 @@ def test_it_survives_the_kill_of_its_daemon_and_stop_ends_it_without_one(alone: 
     assert alone.json("jobs", "show", job)["state"] == "queued"
     said = alone("status")
     assert (said.returncode, said.stdout) == (
-        3, "worker is stopped (local); its embedded PostgreSQL runs: workerctl stop ends it\n",
-    )  # fmt: skip
+        3,
+        "worker is stopped (local); its embedded PostgreSQL runs: workerctl stop ends it\n",
+    )
     stopped = alone("stop")
     assert (stopped.returncode, stopped.stdout) == (0, "embedded PostgreSQL stopped\n")
     assert alone("status").stdout == "worker is stopped (local)\n"
@@ -214,18 +215,28 @@ def test_an_ordinary_user_has_one_too() -> None:
     home = Path(tempfile.mkdtemp(prefix="wd-"))
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
     environment = {
-        "PATH": os.environ["PATH"], "HOME": str(home), "TASKS": "workerd_user_tasks", "APP_DIR": str(home),
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "TASKS": "workerd_user_tasks",
+        "APP_DIR": str(home),
         "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
+    }
     (home / "workerd_user_tasks.py").write_text(
         "from workerd import task\n\n@task\nasync def who() -> int:\n    import os\n    return os.getuid()\n"
     )
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "workerctl", *words], user=nobody.pw_uid, group=nobody.pw_gid, extra_groups=[],
-            capture_output=True, text=True, env=environment, cwd=home, check=False,
-        )  # fmt: skip
+            [sys.executable, "-m", "workerctl", *words],
+            user=nobody.pw_uid,
+            group=nobody.pw_gid,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=home,
+            check=False,
+        )
 
     try:
         assert run("--version").returncode == 0

@@ -39,9 +39,12 @@ rude_ends = st.tuples(
     st.just("ending"), st.sampled_from(TASKS[1:3]), st.sampled_from(["returns", "raises"]), st.integers(0, 99)
 )
 by_sql = st.tuples(
-    st.just("sql"), st.sampled_from(TASKS) | rude.texts, st.just("{}") | st.sampled_from(rude.JSONS),
-    st.lists(st.sampled_from(sorted(rude.SQL_OPTIONS)), max_size=2, unique=True), st.integers(0, 99),
-)  # fmt: skip
+    st.just("sql"),
+    st.sampled_from(TASKS) | rude.texts,
+    st.just("{}") | st.sampled_from(rude.JSONS),
+    st.lists(st.sampled_from(sorted(rude.SQL_OPTIONS)), max_size=2, unique=True),
+    st.integers(0, 99),
+)
 by_http = st.tuples(
     st.just("http"),
     st.sampled_from(TASKS) | rude.texts,
@@ -204,8 +207,14 @@ async def site(node: InProcess, queue: Queue, db: DB, manager: ManagerProcess) -
 async def test_whatever_comes_no_node_stops_no_job_is_lost_and_no_list_fails(site: Site, examples: int) -> None:
     drawn: list[list[tuple[Any, ...]]] = []
 
-    @settings(max_examples=examples, database=None, derandomize=True, phases=[Phase.generate], deadline=None,
-              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @settings(
+        max_examples=examples,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(batch=batches)
     def draw(batch: list[tuple[Any, ...]]) -> None:
         drawn.append(batch)

@@ -184,8 +184,13 @@ def hook(stage: Stage) -> Scene:
 
 
 PLACES: list[tuple[Callable[[Stage], Scene], str]] = [
-    (chat, CHAT), (scan, UPLOAD), (scan, "PUT /put"), (scan, RESULT), (scan, "GET /result.zip"), (hook, "POST /hook"),
-]  # fmt: skip
+    (chat, CHAT),
+    (scan, UPLOAD),
+    (scan, "PUT /put"),
+    (scan, RESULT),
+    (scan, "GET /result.zip"),
+    (hook, "POST /hook"),
+]
 everywhere = pytest.mark.parametrize(
     ("setting", "request_"), PLACES, ids=[f"{setting.__name__}, {request}" for setting, request in PLACES]
 )

@@ -80,8 +80,13 @@ async def test_starts_come_before_the_first_claim_and_ends_behind_the_last_job_i
     async with InProcess(settings):
         await queue.result(job, timeout=60)
     assert told == [
-        "first has thing", "second, on the loop: False", "a job", "last but one", "last has thing", "thing is closed"
-    ]  # fmt: skip
+        "first has thing",
+        "second, on the loop: False",
+        "a job",
+        "last but one",
+        "last has thing",
+        "thing is closed",
+    ]
 
 
 async def test_objects_partials_and_wrapped_coroutines_take_part_too(settings: Settings, queue: Queue) -> None:
@@ -232,9 +237,13 @@ async def test_whoever_listens_is_told_of_each_end_when_it_is_written(settings: 
         await until_state(db, back, "running")
         await node.stop(timeout=0.1)
     assert [(each.job_id, each.how, each.attempt) for each in heard] == [
-        (job, "snoozed", 1), (job, "retried", 2), (job, "failed", 3), (good, "succeeded", 1),
-        (stopped, "cancelled", 1), (back, "returned", 1),
-    ]  # fmt: skip
+        (job, "snoozed", 1),
+        (job, "retried", 2),
+        (job, "failed", 3),
+        (good, "succeeded", 1),
+        (stopped, "cancelled", 1),
+        (back, "returned", 1),
+    ]
     retried = heard[1]
     assert (retried.task, retried.queue, retried.delay, retried.payload) == ("thrice", "some", 0.01, {"way": "wrong"})
     assert retried.error is not None

@@ -31,8 +31,9 @@ RUNS = "SELECT payload ->> 'tenant' AS tenant, started_at, finished_at FROM work
 async def ended(db: DB, task_name: str, count: int, limit: float = 30.0) -> list[asyncpg.Record]:
     await until(
         lambda: db.fetchval("SELECT count(*) >= $2 FROM workerd.history WHERE task = $1", task_name, count),
-        f"{count} jobs of {task_name} have ended", limit,
-    )  # fmt: skip
+        f"{count} jobs of {task_name} have ended",
+        limit,
+    )
     return await db.fetch(RUNS, task_name)
 
 
@@ -73,8 +74,9 @@ async def test_without_another_limit_keys_take_turns(settings: Settings, queue: 
             await until_state(db, job, "succeeded")
         before = await db.fetchval(
             "SELECT count(*) FROM workerd.history WHERE started_at > (SELECT min(enqueued_at) FROM workerd.history WHERE id = ANY ($1))"
-            " AND started_at < (SELECT max(started_at) FROM workerd.history WHERE id = ANY ($1))", late,
-        )  # fmt: skip
+            " AND started_at < (SELECT max(started_at) FROM workerd.history WHERE id = ANY ($1))",
+            late,
+        )
     assert before < 60
 
 

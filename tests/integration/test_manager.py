@@ -501,8 +501,14 @@ def made_up(app: FastAPI, many: int) -> list[dict[str, Any]]:
     for found in schemathesis.openapi.from_dict(app.openapi()).get_all_operations():
         operation: Any = found.ok()  # type: ignore[union-attr] # the description is valid
 
-        @hypothesis.settings(max_examples=many, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck))  # fmt: skip
+        @hypothesis.settings(
+            max_examples=many,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
         @hypothesis.given(case=operation.as_strategy())
         def make(case: Any) -> None:
             given = case.as_transport_kwargs(base_url="http://manager")
@@ -546,13 +552,34 @@ async def test_however_much_is_sent_there_is_no_server_error(dsn: str, db: DB, q
         async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(retries=50), timeout=LIMIT) as client:
             await _until_served(client, port)
         done = subprocess.run(
-            [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{port}/openapi.json",
-             "-H", f"Authorization: Bearer {token}",
-             "--exclude-path-regex", WAITS,
-             "--checks", "not_a_server_error", "--phases", "examples,coverage,fuzzing",
-             "--workers", "4", "--max-examples", "10", "--seed", "1"],
-            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "schemathesis.cli",
+                "run",
+                f"http://127.0.0.1:{port}/openapi.json",
+                "-H",
+                f"Authorization: Bearer {token}",
+                "--exclude-path-regex",
+                WAITS,
+                "--checks",
+                "not_a_server_error",
+                "--phases",
+                "examples,coverage,fuzzing",
+                "--workers",
+                "4",
+                "--max-examples",
+                "10",
+                "--seed",
+                "1",
+            ],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
         assert re.search(r"(\d{3,}) generated, \1 passed", done.stdout), done.stdout[-5000:] + done.stderr[-2000:]
     finally:
         served.terminate()

@@ -26,8 +26,17 @@ if TYPE_CHECKING:
     DB = asyncpg.Connection[asyncpg.Record]
 
 CONTRACT = {
-    "id", "name", "state", "workers", "busy", "transport", "heartbeat_age_s", "version", "jobs_done", "jobs_failed",
-}  # fmt: skip
+    "id",
+    "name",
+    "state",
+    "workers",
+    "busy",
+    "transport",
+    "heartbeat_age_s",
+    "version",
+    "jobs_done",
+    "jobs_failed",
+}
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
 
@@ -85,8 +94,9 @@ async def test_a_draining_node_refuses_to_be_scaled(settings: Settings, ctl: Ctl
         await until(lambda: db.fetchval("SELECT draining FROM workerd.node"), "it says that it drains")
         assert (await _listed(ctl))[settings.node]["state"] == "draining"
         assert await _ctl(ctl, "nodes", "scale", settings.node, "9") == (
-            1, f"workerctl: node {settings.node} refuses: the daemon is draining: only a running one can be scaled",
-        )  # fmt: skip
+            1,
+            f"workerctl: node {settings.node} refuses: the daemon is draining: only a running one can be scaled",
+        )
         await queue.cancel(job)
 
 
@@ -151,11 +161,13 @@ async def test_an_order_to_a_node_that_dies_is_void(
     async with InProcess(_second(settings)):
         await asyncio.to_thread(daemon.kill)
         assert await _ctl(ctl, "nodes", "scale", settings.node, "9") == (
-            1, f"workerctl: node {settings.node} died before it took the order",
-        )  # fmt: skip
+            1,
+            f"workerctl: node {settings.node} died before it took the order",
+        )
         assert await _ctl(ctl, "nodes", "scale", settings.node, "9") == (
-            1, f"workerctl: node {settings.node} is dead: nothing can be ordered of it",
-        )  # fmt: skip
+            1,
+            f"workerctl: node {settings.node} is dead: nothing can be ordered of it",
+        )
 
 
 async def test_an_order_that_is_not_taken_in_time_stands(daemon: DaemonProcess, ctl: Ctl, db: DB) -> None:
@@ -190,8 +202,9 @@ async def test_a_killed_node_is_listed_as_dead_until_it_is_forgotten_and_its_job
         assert set(await _listed(ctl)) == set(await _listed(ctl, "--all")) == {_second(settings).node}
         assert (await asyncio.to_thread(ctl.json, "jobs", "show", str(job)))["node"] == name
         assert await _ctl(ctl, "nodes", "forget", name) == (
-            1, f"workerctl: there is no node {name} (see workerctl nodes list --all)",
-        )  # fmt: skip
+            1,
+            f"workerctl: there is no node {name} (see workerctl nodes list --all)",
+        )
 
 
 async def test_daemons_of_one_host_have_places_of_their_own(ctl: Ctl, tmp_path: Path, db: DB) -> None:
@@ -206,8 +219,9 @@ async def test_daemons_of_one_host_have_places_of_their_own(ctl: Ctl, tmp_path: 
         assert (await _ctl(ctl, "scale", "4", "--name", "a"))[0] == 0
         told = {name: await asyncio.to_thread(ctl.json, "status", "--name", name) for name in ("a", "b")}
         assert {name: (each["name"], each["node"], each["workers"]) for name, each in told.items()} == {
-            "a": ("a", f"{host}-a", 4), "b": ("b", f"{host}-b", 5),
-        }  # fmt: skip
+            "a": ("a", f"{host}-a", 4),
+            "b": ("b", f"{host}-b", 5),
+        }
         assert "scaled from 2 to 4 workers" in (await _ctl(ctl, "logs", "--name", "a"))[1]
         assert (await _ctl(ctl, "stop", "--name", "a"))[0] == 0
         assert (await _ctl(ctl, "status", "--name", "a"))[0] == 3

@@ -55,11 +55,29 @@ MOST_ROWS = 2 * LEASES + 1500  # that one step of a plan may look at: all ticket
 GOOD: list[Ending] = ["succeeded"] * 8
 BIG = {"ready", "scheduled", "history", "lease", "key"}
 SMALL_INDEXES = {
-    "node_pkey", "queue_pkey", "lane_pkey", "lane_place", "task_pkey", "history_day_pkey", "progress_pkey", "tally_pkey",
-    "job_log_at", "quarantined_at", "node_order_pkey", "node_order_node", "step_pkey", "awaited_pkey", "signal_pkey", "signal_untaken",
-    "slot_pkey", "unlooked_pkey", "limits_pkey", "bucket_pkey", "audit_pkey",
+    "node_pkey",
+    "queue_pkey",
+    "lane_pkey",
+    "lane_place",
+    "task_pkey",
+    "history_day_pkey",
+    "progress_pkey",
+    "tally_pkey",
+    "job_log_at",
+    "quarantined_at",
+    "node_order_pkey",
+    "node_order_node",
+    "step_pkey",
+    "awaited_pkey",
+    "signal_pkey",
+    "signal_untaken",
+    "slot_pkey",
+    "unlooked_pkey",
+    "limits_pkey",
+    "bucket_pkey",
+    "audit_pkey",
     "dependency_open",  # whether anybody waits for any job
-}  # fmt: skip
+}
 
 _LISTEN = """
     LOAD 'auto_explain';

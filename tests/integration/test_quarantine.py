@@ -268,8 +268,9 @@ async def test_a_rescue_takes_back_all_but_what_it_is_refused_for(db: DB, lane: 
     tickets = await db.fetchval("SELECT workerd.set_of(array_agg(pos))::text FROM workerd.ready")
     await db.execute(
         "INSERT INTO workerd.lease (node, n, lane, tickets, last) SELECT 1, 1, $1, $2::text::int8multirange, max(pos) FROM workerd.ready",
-        lane.id, tickets,
-    )  # fmt: skip
+        lane.id,
+        tickets,
+    )
     await rescue.rescue(db, 3, 60.0)
     for job in bad:
         assert await reason(db, job)
@@ -339,8 +340,9 @@ async def drained(
     await db.execute(
         "INSERT INTO workerd.scheduled (id, lane, run_at, task, payload)"
         " SELECT $1::bigint + n, workerd.lane_of('default', 0), now() + interval '0.2 s', 'echo', '{}'"
-        " FROM generate_series(1, 196) n", first,
-    )  # fmt: skip
+        " FROM generate_series(1, 196) n",
+        first,
+    )
     began = monotonic()
     one, two = fleet_of_two(settings, tmp_path)
     async with one, two:

@@ -87,8 +87,9 @@ async def test_a_loop_that_stands_still_and_the_end_of_its_process_are_reported(
 
 async def test_a_dead_endpoint_disturbs_neither_jobs_nor_the_end_nor_the_log(ctl: Ctl, queue: Queue, db: DB) -> None:
     ctl.environment |= {
-        "TASKS": "tests.reported_handlers", "SENTRY_DSN": f"http://{KEY}@127.0.0.1:{free_port()}/42",
-    }  # fmt: skip
+        "TASKS": "tests.reported_handlers",
+        "SENTRY_DSN": f"http://{KEY}@127.0.0.1:{free_port()}/42",
+    }
     start(ctl)
     for _ in range(20):
         await until_state(db, await queue.enqueue("charge", {"customer": "alice"}), "failed")

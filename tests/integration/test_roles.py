@@ -190,24 +190,44 @@ ACTS: dict[str, tuple[Act, set[str]]] = {
     "enqueue from Python": (_now, PUTS),
     "enqueue by COPY": (_copy, PUTS),
     "enqueue by COPY, later": (_copy_later, PUTS),
-    "enqueue after another": ("SELECT workerd.enqueue('echo', after => '{%(queued)s,%(failed)s}', after_end => 'finished')", PUTS),
-    "enqueue many after another": ("SELECT workerd.enqueue_many('echo', '{\"{}\",\"{}\"}', after => '{%(queued)s}')", PUTS),
-    "enqueue a batch": ("SELECT workerd.enqueue('workerd.batch', after => '{%(queued)s}', after_end => 'finished', batch => true)", PUTS),
-    "enqueue for a node, with a deadline": ("SELECT workerd.enqueue('echo', pin => 'here', deadline => now() + interval '1 h')", PUTS),
+    "enqueue after another": (
+        "SELECT workerd.enqueue('echo', after => '{%(queued)s,%(failed)s}', after_end => 'finished')",
+        PUTS,
+    ),
+    "enqueue many after another": (
+        "SELECT workerd.enqueue_many('echo', '{\"{}\",\"{}\"}', after => '{%(queued)s}')",
+        PUTS,
+    ),
+    "enqueue a batch": (
+        "SELECT workerd.enqueue('workerd.batch', after => '{%(queued)s}', after_end => 'finished', batch => true)",
+        PUTS,
+    ),
+    "enqueue for a node, with a deadline": (
+        "SELECT workerd.enqueue('echo', pin => 'here', deadline => now() + interval '1 h')",
+        PUTS,
+    ),
     "enqueue under a limit": ("SELECT workerd.enqueue('echo', queue => 'narrow')", PUTS),
     "enqueue many under a limit": ("SELECT workerd.enqueue_many('echo', '{\"{}\"}', queue => 'narrow')", PUTS),
     "put another payload under a key": ("SELECT workerd.enqueue('echo', key => 'a', conflict => 'replace')", CHANGES),
-    "put another time under a key": ("SELECT workerd.enqueue('echo', key => 'a', conflict => 'reschedule', delay => '1 h')", CHANGES),
+    "put another time under a key": (
+        "SELECT workerd.enqueue('echo', key => 'a', conflict => 'reschedule', delay => '1 h')",
+        CHANGES,
+    ),
     "answer": ("SELECT workerd.signal(%(queued)s, 'approved')", PUTS),
     "read the view": ("SELECT payload FROM workerd.task_queue", READS),
     "read payloads": ("SELECT payload FROM workerd.ready", READS),
     "read payloads of scheduled jobs": ("SELECT payload FROM workerd.scheduled", READS),
     "read payloads while enqueuing": (
-        "INSERT INTO workerd.ready (lane, id, task, payload) VALUES (1, 99, 'echo', '{}') RETURNING payload", CHANGES,
+        "INSERT INTO workerd.ready (lane, id, task, payload) VALUES (1, 99, 'echo', '{}') RETURNING payload",
+        CHANGES,
     ),
-    "write a job past the functions": ("INSERT INTO workerd.ready (lane, id, task, payload) VALUES (1, 99, 'echo', '{}')", CHANGES),
+    "write a job past the functions": (
+        "INSERT INTO workerd.ready (lane, id, task, payload) VALUES (1, 99, 'echo', '{}')",
+        CHANGES,
+    ),
     "write a scheduled job past the functions": (
-        "INSERT INTO workerd.scheduled (lane, id, task, payload, run_at) VALUES (1, 99, 'echo', '{}', now())", CHANGES,
+        "INSERT INTO workerd.scheduled (lane, id, task, payload, run_at) VALUES (1, 99, 'echo', '{}', now())",
+        CHANGES,
     ),
     "take a key past the functions": ("INSERT INTO workerd.key (key, id) VALUES ('b', 99)", CHANGES),
     "read results": ("SELECT result FROM workerd.history", READS),
@@ -220,7 +240,10 @@ ACTS: dict[str, tuple[Act, set[str]]] = {
     "finish": ("DELETE FROM workerd.ready WHERE id = %(queued)s", CHANGES),
     "keep a step": ("INSERT INTO workerd.step (id, name, result) VALUES (1, 'mine', '1')", {"work"}),
     "change a payload": ("UPDATE workerd.ready SET payload = '{}'", CHANGES),
-    "take attempts from a job": ("INSERT INTO workerd.ready (lane, id, task, payload, attempt) VALUES (1, 99, 'echo', '{}', 5)", CHANGES),
+    "take attempts from a job": (
+        "INSERT INTO workerd.ready (lane, id, task, payload, attempt) VALUES (1, 99, 'echo', '{}', 5)",
+        CHANGES,
+    ),
     "cancel a queued job": ("SELECT workerd.cancel(%(queued)s, 60)", CHANGES),
     "cancel a scheduled job": ("SELECT workerd.cancel(%(scheduled)s, 60)", CHANGES),
     "queue a scheduled job": ("SELECT workerd.retry(%(scheduled)s)", CHANGES),
@@ -240,7 +263,7 @@ ACTS: dict[str, tuple[Act, set[str]]] = {
     "make a table": ("CREATE TABLE workerd.mine (n int)", NOBODY),
     "make a function": ("CREATE FUNCTION workerd.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'", NOBODY),
     "change the version of the schema": ("DELETE FROM workerd.migration", NOBODY),
-}  # fmt: skip
+}
 
 
 async def _may(connection: DB, act: Act, jobs: Jobs) -> bool:
@@ -359,9 +382,12 @@ async def test_commands_work_under_the_roles_that_are_for_them(logins: Logins, j
         assert (await asyncio.to_thread(ctl, *words, **reads)).returncode == 0, words
         assert (await asyncio.to_thread(ctl, *words, **operates)).returncode == 0, words
     for words in (
-        ["queues", "pause", "default"], ["queues", "resume", "default"], ["jobs", "retry", str(jobs.failed)],
-        ["jobs", "cancel", str(jobs.queued)], ["jobs", "delete", str(jobs.queued)],
-    ):  # fmt: skip
+        ["queues", "pause", "default"],
+        ["queues", "resume", "default"],
+        ["jobs", "retry", str(jobs.failed)],
+        ["jobs", "cancel", str(jobs.queued)],
+        ["jobs", "delete", str(jobs.queued)],
+    ):
         refused = await asyncio.to_thread(ctl, *words, **reads)
         assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), words
         assert "permission denied" in refused.stderr

@@ -36,12 +36,27 @@ READY = {"lane": "1", "id": "1", "task": "'echo'", "payload": "'{}'"}
 SCHEDULED = READY | {"run_at": "now()"}
 LEASE = {"node": "1", "n": "1", "lane": "1", "tickets": "'{[5,8)}'", "last": "7"}
 NODE = {
-    "id": "1", "name": "'a'", "pid": "1", "version": "''", "locked": "true", "tasks": "'{}'", "queues": "'{}'", "workers": "1",
-}  # fmt: skip
+    "id": "1",
+    "name": "'a'",
+    "pid": "1",
+    "version": "''",
+    "locked": "true",
+    "tasks": "'{}'",
+    "queues": "'{}'",
+    "workers": "1",
+}
 HISTORY = READY | {
-    "expires_on": "(SELECT min(day) FROM workerd.history_day)", "state": "'succeeded'", "attempt": "3", "failures": "1",
-    "crashes": "1", "node": "1", "enqueued_at": "now()", "queued_at": "now()", "started_at": "now()", "finished_at": "now()",
-}  # fmt: skip
+    "expires_on": "(SELECT min(day) FROM workerd.history_day)",
+    "state": "'succeeded'",
+    "attempt": "3",
+    "failures": "1",
+    "crashes": "1",
+    "node": "1",
+    "enqueued_at": "now()",
+    "queued_at": "now()",
+    "started_at": "now()",
+    "finished_at": "now()",
+}
 FAILED = HISTORY | {"state": "'failed'", "error": "'why'"}
 CANCELLED = HISTORY | {"state": "'cancelled'", "node": "NULL", "started_at": "NULL"}
 
@@ -138,12 +153,17 @@ OPTIONS = {
     "ready": {"autovacuum_vacuum_scale_factor=0.02", "autovacuum_vacuum_cost_delay=0"},
     "scheduled": {"autovacuum_vacuum_scale_factor=0.02", "autovacuum_vacuum_cost_delay=0"},
     "key": {"autovacuum_vacuum_scale_factor=0.02", "autovacuum_vacuum_cost_delay=0"},
-    "lease": {"fillfactor=60", "autovacuum_vacuum_threshold=500", "autovacuum_vacuum_scale_factor=0",
-        "autovacuum_vacuum_cost_delay=0", "vacuum_truncate=off"},
+    "lease": {
+        "fillfactor=60",
+        "autovacuum_vacuum_threshold=500",
+        "autovacuum_vacuum_scale_factor=0",
+        "autovacuum_vacuum_cost_delay=0",
+        "vacuum_truncate=off",
+    },
     "progress": {"fillfactor=50", "autovacuum_vacuum_threshold=500", "autovacuum_vacuum_scale_factor=0"},
     "node": {"fillfactor=70"},
     "tally": {"fillfactor=50"},
-}  # fmt: skip
+}
 
 
 async def test_tables_are_vacuumed_as_they_are_written(db: DB) -> None:

@@ -42,9 +42,20 @@ async def test_the_view_counts_jobs_by_status(node: InProcess, queue: Queue, db:
     columns = await db.fetchrow("SELECT * FROM workerd.task_queue LIMIT 1")
     assert columns is not None
     assert list(columns.keys()) == [
-        "id", "task_type", "status", "priority", "payload", "result", "error_message", "attempt", "max_retries",
-        "created_at", "started_at", "completed_at", "worker",
-    ]  # fmt: skip
+        "id",
+        "task_type",
+        "status",
+        "priority",
+        "payload",
+        "result",
+        "error_message",
+        "attempt",
+        "max_retries",
+        "created_at",
+        "started_at",
+        "completed_at",
+        "worker",
+    ]
 
 
 REFUSED = {

@@ -47,10 +47,31 @@ for words in json.loads(sys.argv[1]):
     os.wait()
 print(json.dumps(told))
 """
-HEAVY = frozenset({
-    "cronsim", "docker", "dotenv", "email", "fastapi", "httpx", "importlib.metadata", "jinja2", "opentelemetry", "prometheus_client",
-    "psutil", "pydantic", "pydantic_core", "rich", "sentry_sdk", "tempfile", "textual", "uvicorn", "uvloop", "watchfiles", "zipfile",
-})  # fmt: skip
+HEAVY = frozenset(
+    {
+        "cronsim",
+        "docker",
+        "dotenv",
+        "email",
+        "fastapi",
+        "httpx",
+        "importlib.metadata",
+        "jinja2",
+        "opentelemetry",
+        "prometheus_client",
+        "psutil",
+        "pydantic",
+        "pydantic_core",
+        "rich",
+        "sentry_sdk",
+        "tempfile",
+        "textual",
+        "uvicorn",
+        "uvloop",
+        "watchfiles",
+        "zipfile",
+    }
+)
 DATABASE = frozenset({"asyncpg", "asyncio", "concurrent.futures", "orjson", "ssl", "workerd.queue.client"})
 VERSION = frozenset({"email", "importlib.metadata", "tempfile", "zipfile"})  # read from the package's metadata
 SETTINGS = frozenset({"argparse", "workerd.config", "workerd.settings"})
@@ -79,9 +100,14 @@ def light(ctl: Ctl) -> Iterator[Ctl]:
 def probe(ctl: Ctl, *lines: Sequence[str], **environment: str) -> list[tuple[Any, set[str]]]:
     """Exit code and modules of each command line."""
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, json.dumps(lines)], capture_output=True, text=True, cwd=ctl.directory, check=True,
-        env={**os.environ, **ctl.environment, **environment}, timeout=120,
-    )  # fmt: skip
+        [sys.executable, "-c", PROBE, json.dumps(lines)],
+        capture_output=True,
+        text=True,
+        cwd=ctl.directory,
+        check=True,
+        env={**os.environ, **ctl.environment, **environment},
+        timeout=120,
+    )
     return [(code, set(modules)) for code, modules in json.loads(done.stdout)]
 
 

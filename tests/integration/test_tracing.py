@@ -63,14 +63,23 @@ async def test_one_trace_leads_from_a_request_to_the_job_and_its_child(
     assert (enqueue.kind, run.kind) == (PRODUCER, CONSUMER)
     assert run.links == [enqueue.id]
     assert enqueue.attributes == {
-        "messaging.system": "workerd", "messaging.operation.type": "send", "messaging.operation.name": "enqueue",
-        "messaging.destination.name": "orders", "messaging.message.id": str(job), "workerd.task": "order",
-    }  # fmt: skip
+        "messaging.system": "workerd",
+        "messaging.operation.type": "send",
+        "messaging.operation.name": "enqueue",
+        "messaging.destination.name": "orders",
+        "messaging.message.id": str(job),
+        "workerd.task": "order",
+    }
     assert run.attributes == {
-        "messaging.system": "workerd", "messaging.operation.type": "process", "messaging.operation.name": "run",
-        "messaging.destination.name": "orders", "messaging.message.id": str(job), "workerd.task": "order",
-        "workerd.attempt": 1, "workerd.outcome": "succeeded",
-    }  # fmt: skip
+        "messaging.system": "workerd",
+        "messaging.operation.type": "process",
+        "messaging.operation.name": "run",
+        "messaging.destination.name": "orders",
+        "messaging.message.id": str(job),
+        "workerd.task": "order",
+        "workerd.attempt": 1,
+        "workerd.outcome": "succeeded",
+    }
     assert run.resource["service.name"] == "workerd"
 
 
@@ -85,8 +94,10 @@ async def test_a_failure_is_recorded_except_what_a_sensitive_one_says(
     assert failed.attributes["workerd.outcome"] == "failed"
     [event] = failed.events
     assert (event["name"], event["exception.type"], event["exception.message"]) == (
-        "exception", "ValueError", "order 7 is wrong",
-    )  # fmt: skip
+        "exception",
+        "ValueError",
+        "order 7 is wrong",
+    )
     assert 'raise ValueError("order 7 is wrong")' in event["exception.stacktrace"]
     assert secret.events == [{"name": "exception", "exception.type": "ValueError"}]
     assert "4111" not in str(secret)
@@ -124,9 +135,14 @@ async def test_every_way_to_enqueue_passes_the_trace_on(traced: Ctl, collector: 
         f"00-{TRACE}-%",
     )
     assert [tuple(row) for row in ways] == [
-        (1000, "by copy", 1, True), (1, "by name", 1, True), (1, "first", 1, True), (1, "in a transaction", 1, True),
-        (1, "later", 1, True), (2, "many", 1, True), (1, "second", 1, True),
-    ]  # fmt: skip
+        (1000, "by copy", 1, True),
+        (1, "by name", 1, True),
+        (1, "first", 1, True),
+        (1, "in a transaction", 1, True),
+        (1, "later", 1, True),
+        (2, "many", 1, True),
+        (1, "second", 1, True),
+    ]
     many = await collector.span("enqueue ship", messaging__batch__message_count=2)
     assert many.parent == run.id
 
@@ -176,9 +192,10 @@ async def test_what_is_no_traceparent_is_left_out(queue: Queue, db: DB) -> None:
 
 async def test_a_dead_collector_disturbs_neither_jobs_nor_the_drain_nor_the_log(ctl: Ctl, queue: Queue) -> None:
     ctl.environment |= {
-        "TASKS": "tests.traced_handlers", "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+        "TASKS": "tests.traced_handlers",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
         "OTEL_BSP_SCHEDULE_DELAY": "20",
-    }  # fmt: skip
+    }
     start(ctl)
     for _ in range(20):
         assert await queue.result(await queue.enqueue("ship", {"how": "post"}), timeout=60) == "post"
@@ -221,9 +238,13 @@ def start(ctl: Ctl) -> None:
 def application(ctl: Ctl, collector: Collector) -> int:
     """Enqueues a job within a span; returns its id."""
     done = subprocess.run(
-        [sys.executable, "-c", APPLICATION], capture_output=True, text=True, cwd=ROOT, check=False,
+        [sys.executable, "-c", APPLICATION],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
         env={**os.environ, **ctl.environment, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 

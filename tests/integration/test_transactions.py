@@ -155,8 +155,12 @@ async def test_many_jobs_chains_and_answers_go_into_the_transaction_as_well(
         assert await db.fetchval("SELECT count(*) FROM workerd.job") == 0
     found = await db.fetch("SELECT id, payload::text, state FROM workerd.job ORDER BY id")
     assert [(row["id"], json.loads(row["payload"])["value"]) for row in found] == [
-        (ids[0], HARD), (ids[1], 2), (ids[2], None), (chain[0], "a"), (chain[1], "b"),
-    ]  # fmt: skip
+        (ids[0], HARD),
+        (ids[1], 2),
+        (ids[2], None),
+        (chain[0], "a"),
+        (chain[1], "b"),
+    ]
 
 
 def test_an_argument_of_a_wrong_type_leaves_the_transaction_as_it_was(dsn: str, sync_queue: SyncQueue) -> None:

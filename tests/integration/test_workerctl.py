@@ -322,9 +322,10 @@ def test_a_restart_in_another_folder_goes_by_its_settings(ctl: Ctl, tmp_path: Pa
     (tmp_path / ".env").write_text("WORKERS=1\n")
     done = other("restart")
     assert (done.returncode, done.stderr) == (
-        0, f"workerctl: worker was started in {ctl.directory}: "
+        0,
+        f"workerctl: worker was started in {ctl.directory}: "
         "what it was given there does not hold here: --log-level, --workers\n",
-    )  # fmt: skip
+    )
     assert other.json("status")["workers"] == 1
 
 

@@ -172,8 +172,9 @@ class Attack:
         cut = await self.db.fetch(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND application_name = $1 ORDER BY random() LIMIT $2",
-            NAME, random.choice([1, 1, 3]),
-        )  # fmt: skip
+            NAME,
+            random.choice([1, 1, 3]),
+        )
         self.count("killed", len(cut))
         await self._after(5, 75)
 

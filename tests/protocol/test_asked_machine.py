@@ -38,8 +38,19 @@ ENDINGS = {
 }
 
 _EMPTY = emptying(
-    "ready", "lease", "scheduled", "history", "key", "node", "node_order", "dependency", "unlooked", "slot", "turn", "bucket"
-)  # fmt: skip
+    "ready",
+    "lease",
+    "scheduled",
+    "history",
+    "key",
+    "node",
+    "node_order",
+    "dependency",
+    "unlooked",
+    "slot",
+    "turn",
+    "bucket",
+)
 _ENQUEUE = """
     SELECT workerd.enqueue($1, key => $2, conflict => $3, key_until => $4, delay => $5::text::interval, pin => $6,
         after => $7, after_need => $8, after_end => $9)
@@ -88,27 +99,44 @@ class Machine(RuleBasedStateMachine):
             self._add(Job(0, task, "", later=later, pin=pin))
 
     @rule(
-        which=st.lists(some, min_size=1, max_size=3), need=st.sampled_from(["all", "any"]),
-        good=st.sampled_from(["succeeded", "finished"]), task=st.sampled_from(["work", "work", "limited"]), later=st.booleans(),
-    )  # fmt: skip
+        which=st.lists(some, min_size=1, max_size=3),
+        need=st.sampled_from(["all", "any"]),
+        good=st.sampled_from(["succeeded", "finished"]),
+        task=st.sampled_from(["work", "work", "limited"]),
+        later=st.booleans(),
+    )
     def enqueue_after(self, which: list[int], need: str, good: str, task: str, later: bool) -> None:
         there = sorted(job.id for job in self.model.those(*OPEN)) if which[0] % 4 else sorted(self.model.jobs)
         if there and self._room:
             parents: dict[int, str | None] = dict.fromkeys(there[one % len(there)] for one in which)
             self._add(Job(0, task, "", later=later, parents=parents, need=need, good=good))
 
-    @rule(key=st.sampled_from(["a", "b"]), conflict=st.sampled_from(["keep", "replace", "reschedule"]),
-          until=st.sampled_from(["finished", "started"]), later=st.booleans())  # fmt: skip
+    @rule(
+        key=st.sampled_from(["a", "b"]),
+        conflict=st.sampled_from(["keep", "replace", "reschedule"]),
+        until=st.sampled_from(["finished", "started"]),
+        later=st.booleans(),
+    )
     def enqueue_with_a_key(self, key: str, conflict: str, until: str, later: bool) -> None:
         if self._room:
             self._add(Job(0, "work", "", key=key, key_until=until, later=later), conflict)
 
     def _add(self, job: Job, conflict: str = "keep") -> None:
         holder = self.model.holder(job.key)
-        job_id = self.run(self.db.fetchval(
-            _ENQUEUE, job.task, job.key, conflict, job.key_until, "1 hour" if job.later else None, job.pin,
-            list(job.parents), job.need, job.good,
-        ))  # fmt: skip
+        job_id = self.run(
+            self.db.fetchval(
+                _ENQUEUE,
+                job.task,
+                job.key,
+                conflict,
+                job.key_until,
+                "1 hour" if job.later else None,
+                job.pin,
+                list(job.parents),
+                job.need,
+                job.good,
+            )
+        )
         if holder is None:
             assert job_id not in self.model.jobs
             job.id = job_id

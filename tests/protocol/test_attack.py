@@ -20,10 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 ENOUGH = {
-    "claimed": 1500, "ended": 1000, "rescued": 100, "reconciled": 5, "stale ends dropped": 20, "repeated": 10, "answers lost": 10,
-    "killed": 30, "died": 5, "declared dead while alive": 10, "told that it is dead": 5, "late commits": 2, "cancel: running": 2,
+    "claimed": 1500,
+    "ended": 1000,
+    "rescued": 100,
+    "reconciled": 5,
+    "stale ends dropped": 20,
+    "repeated": 10,
+    "answers lost": 10,
+    "killed": 30,
+    "died": 5,
+    "declared dead while alive": 10,
+    "told that it is dead": 5,
+    "late commits": 2,
+    "cancel: running": 2,
     "cancel: queued": 10,
-}  # fmt: skip
+}
 LONG = 10  # times as many
 LIMIT = 1800.0  # seconds until a mutant is noticed: a hundredth is plenty
 

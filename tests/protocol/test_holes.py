@@ -415,8 +415,11 @@ async def fill(db: DB, lane: Lane, many: int, text: str) -> None:
     texts = [random.Random(n).randbytes(400).hex() if text == "random" else text for n in range(many)]
     await db.execute(
         "SELECT workerd.enqueue_many($1, $2, queue => $3, priority => $4)",
-        TASK, [json.dumps({"text": text}) for text in texts], lane.queue, lane.priority,
-    )  # fmt: skip
+        TASK,
+        [json.dumps({"text": text}) for text in texts],
+        lane.queue,
+        lane.priority,
+    )
 
 
 async def test_a_job_that_is_lost_before_its_large_payload_is_read_is_left_out(db: DB, lane: Lane) -> None:

@@ -56,76 +56,147 @@ LEASE_LOCK = "ORDER BY l.n FOR UPDATE", "ORDER BY l.n"
 GOOD = "finish_succeeded"
 
 ORDERS = [
-    Mutant("no lock between claims", "lock_lane", *NO_LOCK, holes.test_a_claim_that_waited_for_another_takes_nothing_of_it),
-    Mutant("no lock between cancel and claim", "lock_lane", *NO_LOCK, holes.test_a_claim_during_a_cancel_does_not_take_the_job),
     Mutant(
-        "leases read before the lock", "claim", TAKEN, f"{TAKEN} PERFORM workerd.lock_lane(got.lane);",
-        holes.test_a_claim_that_waited_for_another_takes_nothing_of_it, also=("workerd.lock_lane(l.lane)", "NULL"),
+        "no lock between claims", "lock_lane", *NO_LOCK, holes.test_a_claim_that_waited_for_another_takes_nothing_of_it
     ),
     Mutant(
-        "leases not looked at", "claim", "AND NOT r.pos <@ taken AND r.task = ANY (a_tasks) AND (", "AND r.task = ANY (a_tasks) AND (",
+        "no lock between cancel and claim",
+        "lock_lane",
+        *NO_LOCK,
+        holes.test_a_claim_during_a_cancel_does_not_take_the_job,
+    ),
+    Mutant(
+        "leases read before the lock",
+        "claim",
+        TAKEN,
+        f"{TAKEN} PERFORM workerd.lock_lane(got.lane);",
+        holes.test_a_claim_that_waited_for_another_takes_nothing_of_it,
+        also=("workerd.lock_lane(l.lane)", "NULL"),
+    ),
+    Mutant(
+        "leases not looked at",
+        "claim",
+        "AND NOT r.pos <@ taken AND r.task = ANY (a_tasks) AND (",
+        "AND r.task = ANY (a_tasks) AND (",
         holes.test_a_claim_during_a_finish_does_not_take_the_job_that_ends,
     ),
     Mutant(
-        "claims see the past", "claim", "<> 'read committed'", "= ''",
-        holes.test_a_claim_that_would_see_the_past_is_refused, {"level": "repeatable_read"},
+        "claims see the past",
+        "claim",
+        "<> 'read committed'",
+        "= ''",
+        holes.test_a_claim_that_would_see_the_past_is_refused,
+        {"level": "repeatable_read"},
     ),
     Mutant("dead nodes claim", "claim", " AND d.dead_at IS NULL", "", holes.test_a_dead_node_claims_nothing),
     Mutant(
-        "no second look before the sleep", "claim", "got.asleep := true;", "got.asleep := true; EXIT;",
+        "no second look before the sleep",
+        "claim",
+        "got.asleep := true;",
+        "got.asleep := true; EXIT;",
         holes.test_who_falls_asleep_looks_again_when_it_can_be_seen,
     ),
     Mutant(
-        "nobody is woken", "wake", "pg_notify('workerd', 'ready') IS NOT NULL", "true",
+        "nobody is woken",
+        "wake",
+        "pg_notify('workerd', 'ready') IS NOT NULL",
+        "true",
         holes.test_an_enqueue_notifies_while_somebody_sleeps_on_its_lane,
     ),
     Mutant(
-        "open transactions do not count", "claim", "pg_current_xact_id()", "pg_snapshot_xmax(pg_current_snapshot())",
+        "open transactions do not count",
+        "claim",
+        "pg_current_xact_id()",
+        "pg_snapshot_xmax(pg_current_snapshot())",
         holes.test_a_claim_that_finds_nothing_counts_the_transactions_that_may_still_commit,
     ),
     Mutant(
-        "large answers", "claim", "> 65536", "> 1000000000",
-        holes.test_a_client_that_stops_reading_does_not_hold_up_its_lane, {"many": 500, "text": "random"},
+        "large answers",
+        "claim",
+        "> 65536",
+        "> 1000000000",
+        holes.test_a_client_that_stops_reading_does_not_hold_up_its_lane,
+        {"many": 500, "text": "random"},
     ),
-    Mutant("no ticket in the fence", "finish", " AND l.tickets @> d.pos", "", holes.test_a_ticket_outside_of_its_lease_is_no_fence),
     Mutant(
-        "no ticket in the fence of successes", GOOD, " * held.tickets INTO kept", " INTO kept",
+        "no ticket in the fence",
+        "finish",
+        " AND l.tickets @> d.pos",
+        "",
         holes.test_a_ticket_outside_of_its_lease_is_no_fence,
     ),
     Mutant(
-        "no ticket in the fence of successes that are not kept", GOOD, " * held.tickets INTO plain", " INTO plain",
+        "no ticket in the fence of successes",
+        GOOD,
+        " * held.tickets INTO kept",
+        " INTO kept",
         holes.test_a_ticket_outside_of_its_lease_is_no_fence,
     ),
     Mutant(
-        "no node in the fence", "finish", "JOIN workerd.lease l ON l.node = a_node AND ", "JOIN workerd.lease l ON ",
+        "no ticket in the fence of successes that are not kept",
+        GOOD,
+        " * held.tickets INTO plain",
+        " INTO plain",
+        holes.test_a_ticket_outside_of_its_lease_is_no_fence,
+    ),
+    Mutant(
+        "no node in the fence",
+        "finish",
+        "JOIN workerd.lease l ON l.node = a_node AND ",
+        "JOIN workerd.lease l ON ",
         holes.test_a_late_finish_does_not_end_the_next_run_of_its_job,
     ),
     Mutant(
-        "no lock on the lease", "finish", *LEASE_LOCK,
-        holes.test_the_last_two_jobs_of_a_lease_may_end_at_the_same_time, {"ending": "returned"},
+        "no lock on the lease",
+        "finish",
+        *LEASE_LOCK,
+        holes.test_the_last_two_jobs_of_a_lease_may_end_at_the_same_time,
+        {"ending": "returned"},
     ),
     Mutant(
-        "no lock on the lease of a success", GOOD, *LEASE_LOCK,
-        holes.test_the_last_two_jobs_of_a_lease_may_end_at_the_same_time, {"ending": "succeeded"},
+        "no lock on the lease of a success",
+        GOOD,
+        *LEASE_LOCK,
+        holes.test_the_last_two_jobs_of_a_lease_may_end_at_the_same_time,
+        {"ending": "succeeded"},
     ),
     Mutant(
-        "no lock on the lease of a success that is not kept", GOOD, *LEASE_LOCK,
-        holes.test_the_last_two_jobs_of_a_lease_may_end_at_the_same_time, {"ending": "succeeded, not kept"},
+        "no lock on the lease of a success that is not kept",
+        GOOD,
+        *LEASE_LOCK,
+        holes.test_the_last_two_jobs_of_a_lease_may_end_at_the_same_time,
+        {"ending": "succeeded, not kept"},
     ),
     Mutant(
-        "an end forgets the cancel", "finish", "AND d.pos <@ l.cancel THEN", "AND false THEN",
-        holes.test_a_cancel_that_commits_while_the_attempt_ends_is_not_forgotten, {"ending": "retry"},
+        "an end forgets the cancel",
+        "finish",
+        "AND d.pos <@ l.cancel THEN",
+        "AND false THEN",
+        holes.test_a_cancel_that_commits_while_the_attempt_ends_is_not_forgotten,
+        {"ending": "retry"},
     ),
-    Mutant("a cancel does not look at leases", "cancel", IN_NO_LEASE, "", holes.test_a_cancel_during_a_claim_finds_the_job_running),
     Mutant(
-        "a split forgets the cancel", "split_lease", "held.cancel * alone", "'{}'",
+        "a cancel does not look at leases",
+        "cancel",
+        IN_NO_LEASE,
+        "",
+        holes.test_a_cancel_during_a_claim_finds_the_job_running,
+    ),
+    Mutant(
+        "a split forgets the cancel",
+        "split_lease",
+        "held.cancel * alone",
+        "'{}'",
         holes.test_a_cancel_moves_with_its_job_into_another_lease,
     ),
     Mutant(
-        "a rescue forgets the cancel", "take_back", "array(SELECT workerd.positions(workerd.set_of(a_pos) * a_held.cancel))", "'{}'",
+        "a rescue forgets the cancel",
+        "take_back",
+        "array(SELECT workerd.positions(workerd.set_of(a_pos) * a_held.cancel))",
+        "'{}'",
         holes.test_a_cancel_that_commits_during_a_rescue_is_not_forgotten,
     ),
-]  # fmt: skip
+]
 
 CLAIM = ("claim", {"which": 0, "batch": 4, "free": True, "heard": True, "seconds": 2.0, "rest": False})
 CRASH = ("rescue", {"which": 0, "dies": True, "heard": True})
@@ -137,7 +208,10 @@ SUCCEED = ("finish", {"which": 0, "first": 0, "many": 3, "endings": ["succeeded"
 
 # What the model of the state machine notices, with the shortest history that shows it: random ones find it with luck only.
 HISTORIES = [
-    (Mutant("rescue takes from the living", "rescue", ALIVE, "WHERE true"), [CLAIM, ("rescue", CRASH[1] | {"dies": False})]),
+    (
+        Mutant("rescue takes from the living", "rescue", ALIVE, "WHERE true"),
+        [CLAIM, ("rescue", CRASH[1] | {"dies": False})],
+    ),
     (
         Mutant("rescue spares the dead that are known", "rescue", ALIVE, ALIVE.replace(" AND d.dead_at IS NULL", "")),
         [CLAIM, CRASH],
@@ -156,14 +230,16 @@ HISTORIES = [
         [("die", {"which": 0}), ("claim_after_death", {"which": 0})],
     ),
     (
-        Mutant("given back though cancelled", "give_back", "array(SELECT workerd.positions(back * held.cancel))", "'{}'"),
+        Mutant(
+            "given back though cancelled", "give_back", "array(SELECT workerd.positions(back * held.cancel))", "'{}'"
+        ),
         [CLAIM, CANCEL, GIVE_BACK],
     ),
     (
         Mutant("a key outlives its job", "keep_succeeded", "g.key IS NOT NULL AND", "false AND"),
         [*KEYED, CLAIM, SUCCEED],
     ),
-]  # fmt: skip
+]
 
 
 FAILURES = (

@@ -376,17 +376,27 @@ def end(job: Claimed, ending: str) -> Finished:
 
 
 def wanted(
-    n: int, targets: Sequence[tuple[Lane, int]], batch: int = 10, *, free: bool = True, alone: bool = True,
-    last_chance: int = 2, rest: bool = False,
-) -> Wanted:  # fmt: skip
+    n: int,
+    targets: Sequence[tuple[Lane, int]],
+    batch: int = 10,
+    *,
+    free: bool = True,
+    alone: bool = True,
+    last_chance: int = 2,
+    rest: bool = False,
+) -> Wanted:
     return Wanted(n, targets, batch, [TASK], free, alone, last_chance, rest)
 
 
 async def enqueue(db: DB, lane: Lane, key: str | None = None, delay: str | None = None) -> int:
     job_id: int = await db.fetchval(
         "SELECT workerd.enqueue($1, queue => $2, priority => $3, key => $4, delay => $5::text::interval)",
-        TASK, lane.queue, lane.priority, key, delay,
-    )  # fmt: skip
+        TASK,
+        lane.queue,
+        lane.priority,
+        key,
+        delay,
+    )
     return job_id
 
 
@@ -504,9 +514,13 @@ class Machine(RuleBasedStateMachine):
     # claim
 
     @rule(
-        which=some, batch=st.integers(1, 4), free=st.booleans(), heard=st.sampled_from([True, True, True, False]),
-        seconds=st.sampled_from([0.0, 0.0, 0.03, 2.0]), rest=st.booleans(),
-    )  # fmt: skip
+        which=some,
+        batch=st.integers(1, 4),
+        free=st.booleans(),
+        heard=st.sampled_from([True, True, True, False]),
+        seconds=st.sampled_from([0.0, 0.0, 0.03, 2.0]),
+        rest=st.booleans(),
+    )
     def claim(self, which: int, batch: int, free: bool, heard: bool, seconds: float, rest: bool) -> None:
         self.world.clock += seconds  # a sweep may be due
         node = self._node(which)
@@ -517,8 +531,14 @@ class Machine(RuleBasedStateMachine):
     def _wanted(self, node: Node, batch: int, free: bool, rest: bool) -> Wanted:
         chance = self.model.last_chance
         return wanted(
-            node.next_n(), node.lows.targets(), batch, free=free, alone=node.alone(chance), last_chance=chance, rest=rest
-        )  # fmt: skip
+            node.next_n(),
+            node.lows.targets(),
+            batch,
+            free=free,
+            alone=node.alone(chance),
+            last_chance=chance,
+            rest=rest,
+        )
 
     async def _claim(self, node: Node, batch: int, free: bool, rest: bool = False) -> Answer:
         asked = self._wanted(node, batch, free, rest)
@@ -532,15 +552,24 @@ class Machine(RuleBasedStateMachine):
         for job in answer.jobs:
             known = self.model.jobs[job.id]
             assert (job.pos, job.attempt, job.failures, job.crashes, job.key) == (
-                known.pos, known.attempt + 1, known.failures, known.crashes, known.key,
-            )  # fmt: skip
+                known.pos,
+                known.attempt + 1,
+                known.failures,
+                known.crashes,
+                known.key,
+            )
         assert self.model.claim(node.id, asked.n, expected)
         node.lows.learn(answer.lane, answer.last, 0.0)
 
     @rule(
-        which=some, first=some, many=st.integers(0, 3), kept=st.booleans(), batch=st.integers(1, 4), free=st.booleans(),
+        which=some,
+        first=some,
+        many=st.integers(0, 3),
+        kept=st.booleans(),
+        batch=st.integers(1, 4),
+        free=st.booleans(),
         rest=st.booleans(),
-    )  # fmt: skip
+    )
     def cycle(self, which: int, first: int, many: int, kept: bool, batch: int, free: bool, rest: bool) -> None:
         """A node, living or dead, ends jobs that succeeded and claims others in one call."""
         node = self._holder(which)
@@ -748,9 +777,14 @@ class Machine(RuleBasedStateMachine):
         self.run(self._race([self._claim_step(node, batch) for node in self.nodes]))
 
     @rule(
-        which=some, first=some, endings=st.lists(st.sampled_from(list(ENDINGS)), min_size=2, max_size=2),
-        dies=st.booleans(), cancels=st.booleans(), backs=st.booleans(), cycles=st.booleans(),
-    )  # fmt: skip
+        which=some,
+        first=some,
+        endings=st.lists(st.sampled_from(list(ENDINGS)), min_size=2, max_size=2),
+        dies=st.booleans(),
+        cancels=st.booleans(),
+        backs=st.booleans(),
+        cycles=st.booleans(),
+    )
     def all_at_once(
         self, which: int, first: int, endings: list[str], dies: bool, cancels: bool, backs: bool, cycles: bool
     ) -> None:
@@ -982,9 +1016,15 @@ def replay(world: World, history: list[tuple[str, dict[str, Any]]]) -> None:
 def examples(many: int, *, anew: bool = False) -> settings:
     """So many histories of 40 steps: the same ones each time, or others each time."""
     return settings(
-        deadline=None, derandomize=not anew, database=None, max_examples=many, stateful_step_count=40, print_blob=anew,
-        suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink],
-    )  # fmt: skip
+        deadline=None,
+        derandomize=not anew,
+        database=None,
+        max_examples=many,
+        stateful_step_count=40,
+        print_blob=anew,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+    )
 
 
 @pytest.mark.parametrize(

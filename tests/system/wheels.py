@@ -28,11 +28,28 @@ def wheels(python: str | Path) -> Path:
     def take(folder: Path) -> None:
         done = subprocess.run(
             [
-                python, "-m", "pip", "--disable-pip-version-check", "--retries", "1", "download", "--quiet", "--dest", folder,
-                "--only-binary", ":all:", "--no-binary", "sdnotify", "--constraint", CONSTRAINTS, *_requirements(),
+                python,
+                "-m",
+                "pip",
+                "--disable-pip-version-check",
+                "--retries",
+                "1",
+                "download",
+                "--quiet",
+                "--dest",
+                folder,
+                "--only-binary",
+                ":all:",
+                "--no-binary",
+                "sdnotify",
+                "--constraint",
+                CONSTRAINTS,
+                *_requirements(),
             ],
-            check=False, capture_output=True, text=True,
-        )  # fmt: skip
+            check=False,
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             pytest.skip(f"packages cannot be had: {done.stderr.strip().splitlines()[-1:]}")
 

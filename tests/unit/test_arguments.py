@@ -112,9 +112,14 @@ def test_a_value_of_a_wrong_type_is_refused_in_one_line_where_it_is_enqueued(
 ) -> None:
     @task
     def handler(
-        path: str = "", pages: int = 0, at: datetime = NOW, colour: Colour = Colour.RED, lines: Sequence[Line] = (),
-        invoice: Invoice | None = None, **others: int,
-    ) -> None: ...  # fmt: skip
+        path: str = "",
+        pages: int = 0,
+        at: datetime = NOW,
+        colour: Colour = Colour.RED,
+        lines: Sequence[Line] = (),
+        invoice: Invoice | None = None,
+        **others: int,
+    ) -> None: ...
 
     with pytest.raises(PayloadError, match=said) as raised:
         payload_text(handler, arguments)
@@ -179,8 +184,10 @@ def test_without_annotations_anything_that_has_a_json_goes() -> None:
 def test_a_result_is_written_as_json_whatever_its_type() -> None:
     value = {"total": Decimal("9.99"), "invoice": Invoice(number="7", lines=[], issued=NOW), "path": Path("a")}
     assert codec.loads(codec.dumps(value, "it")) == {
-        "total": "9.99", "invoice": {"number": "7", "lines": [], "issued": "2026-03-01T12:30:00Z"}, "path": "a",
-    }  # fmt: skip
+        "total": "9.99",
+        "invoice": {"number": "7", "lines": [], "issued": "2026-03-01T12:30:00Z"},
+        "path": "a",
+    }
 
 
 def test_values_that_need_no_look_are_handed_on_as_they_are() -> None:

@@ -96,9 +96,14 @@ def test_what_a_server_tells_is_judged(found: Finding, level: str) -> None:
 
 
 SAID = {
-    "pid": 7, "state": "running", "stuck": [], "loop_lag_ms": 0.2, "busy": 1, "workers": 2,
+    "pid": 7,
+    "state": "running",
+    "stuck": [],
+    "loop_lag_ms": 0.2,
+    "busy": 1,
+    "workers": 2,
     "database": {"state": "connected", "since": "2026-01-01T00:00:00Z", "reason": None},
-}  # fmt: skip
+}
 LOST = {"state": "refused", "since": "2026-01-01T00:00:00Z", "reason": "the password is wrong"}
 
 
@@ -166,5 +171,10 @@ def test_an_error_is_told_as_what_it_is_and_what_to_do(text: str, found: str, ad
 
 def test_a_warning_is_shown_to_scripts_and_does_not_fail() -> None:
     assert warning("disk", "almost full", "free some room").to_json() == {
-        "check": "disk", "ok": True, "problem": None, "level": "warning", "found": "almost full", "advice": "free some room",
-    }  # fmt: skip
+        "check": "disk",
+        "ok": True,
+        "problem": None,
+        "level": "warning",
+        "found": "almost full",
+        "advice": "free some room",
+    }

@@ -59,8 +59,11 @@ def test_failures_are_the_same_or_not(one: str, other: str, same: bool) -> None:
 def test_a_fingerprint_is_short_and_the_same_in_every_process() -> None:
     told = subprocess.run(
         [sys.executable, "-c", "from workerd.fingerprint import fingerprint; print(fingerprint('no customer 5'))"],
-        capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path)},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path)},
+    )
     assert told.stdout.strip() == fingerprint("no customer 123")
     assert len(fingerprint("")) == 12
 

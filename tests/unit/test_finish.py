@@ -45,8 +45,16 @@ def test_a_success_that_leaves_something_is_told_by_itself(
     plain, kept = ended(1), ended(2, n=3, **what)
     assert (plain.is_plain, kept.is_plain) == (True, False)
     assert succeeded([plain, kept]) == (
-        [1], [1], [2], [3], [2], [2.0], [kept.outcome.result], [what.get("ttl", 0.0)], [what.get("progress")]
-    )  # fmt: skip
+        [1],
+        [1],
+        [2],
+        [3],
+        [2],
+        [2.0],
+        [kept.outcome.result],
+        [what.get("ttl", 0.0)],
+        [what.get("progress")],
+    )
 
 
 def test_ends_that_the_database_lost_are_those_of_its_answer() -> None:

@@ -57,10 +57,14 @@ class Yields:
 @pytest.mark.parametrize(
     ("fn", "is_async"),
     [
-        (Awaited(), True), (Awaited().method, True), (functools.partial(awaited, 1), True), (functools.partial(Awaited(), n=1), True),
-        (Plain(), False), (functools.partial(plain, 1), False),
+        (Awaited(), True),
+        (Awaited().method, True),
+        (functools.partial(awaited, 1), True),
+        (functools.partial(Awaited(), n=1), True),
+        (Plain(), False),
+        (functools.partial(plain, 1), False),
     ],
-)  # fmt: skip
+)
 def test_what_is_called_decides_where_it_runs(fn: Callable[..., Any], is_async: bool) -> None:
     declared = task(name="named")(fn)
     assert (declared.is_async, declared.arguments.bind(n=2)) == (is_async, {"n": 2})

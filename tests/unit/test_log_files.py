@@ -152,10 +152,13 @@ def test_processes_that_write_one_file_lose_and_double_no_line_while_it_is_rotat
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", WRITER, str(folder), name, str(count), str(largest)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, parent.BACKGROUND: ""},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, parent.BACKGROUND: ""},
         )
         for name in names
-    ]  # fmt: skip
+    ]
     for writer in writers:
         assert writer.stdout is not None
         writer.stdout.readline()

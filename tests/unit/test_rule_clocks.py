@@ -15,14 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CLOCKS = [  # a zone, and a day before its clock changes
-    ("Australia/Lord_Howe", "2026-04-04"), ("Australia/Lord_Howe", "2026-10-03"),  # by half an hour
+    ("Australia/Lord_Howe", "2026-04-04"),
+    ("Australia/Lord_Howe", "2026-10-03"),  # by half an hour
     ("Asia/Kathmandu", "1985-12-31"),  # by 15 minutes
-    ("Antarctica/Troll", "2026-03-28"), ("Antarctica/Troll", "2026-10-24"),  # by two hours
-    ("America/Sao_Paulo", "2018-11-03"), ("Asia/Beirut", "2026-10-24"),  # at midnight
+    ("Antarctica/Troll", "2026-03-28"),
+    ("Antarctica/Troll", "2026-10-24"),  # by two hours
+    ("America/Sao_Paulo", "2018-11-03"),
+    ("Asia/Beirut", "2026-10-24"),  # at midnight
     ("Europe/London", "1947-05-10"),  # from one summer time to the next
     ("Pacific/Apia", "2011-12-29"),  # by a day
-    ("Europe/Berlin", "2026-03-28"), ("Europe/Berlin", "2026-10-24"),
-]  # fmt: skip
+    ("Europe/Berlin", "2026-03-28"),
+    ("Europe/Berlin", "2026-10-24"),
+]
 EXPRESSIONS = [
     "*/15 * * * *",
     "30 * * * *",

@@ -39,9 +39,27 @@ def test_durations_are_read_as_people_write_them(written: Duration, seconds: flo
 
 @pytest.mark.parametrize(
     "written",
-    ["", " ", "soon", "-5", "5x", "5 5", "1h30", "1.5.5", "1e3", "h", "5m!", "nan", "inf", -1, float("nan"), float("inf"),
-     "9" * 400, timedelta(seconds=-1)],
-)  # fmt: skip
+    [
+        "",
+        " ",
+        "soon",
+        "-5",
+        "5x",
+        "5 5",
+        "1h30",
+        "1.5.5",
+        "1e3",
+        "h",
+        "5m!",
+        "nan",
+        "inf",
+        -1,
+        float("nan"),
+        float("inf"),
+        "9" * 400,
+        timedelta(seconds=-1),
+    ],
+)
 def test_what_is_no_duration_is_refused_with_the_value_and_advice(written: Duration) -> None:
     with pytest.raises(ValueError, match="is not a duration: ") as raised:
         parse_duration(written)
@@ -102,8 +120,15 @@ def test_durations_are_shown_in_the_two_largest_units(seconds: float, shown: str
 
 @pytest.mark.parametrize(
     ("size", "shown"),
-    [(0, "0 B"), (512, "512 B"), (1024, "1.0 KiB"), (1024**2 - 1, "1.0 MiB"), (61_131_981, "58.3 MiB"), (5 * 1024**4, "5120.0 GiB")],
-)  # fmt: skip
+    [
+        (0, "0 B"),
+        (512, "512 B"),
+        (1024, "1.0 KiB"),
+        (1024**2 - 1, "1.0 MiB"),
+        (61_131_981, "58.3 MiB"),
+        (5 * 1024**4, "5120.0 GiB"),
+    ],
+)
 def test_sizes_are_shown_with_a_unit(size: float, shown: str) -> None:
     assert format_size(size) == shown
 

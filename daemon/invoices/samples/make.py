@@ -89,15 +89,42 @@ def main() -> None:
         number="2026/0042", type="380", date="20260611", seller="Atelier du Phare SARL", currency="EUR", total="342.00"
     ).encode()
     mails = {
-        "1-ubl": mail(1, "billing@nordbrise.example", "Rechnung NB-2026-0117", "Anbei die Rechnung.", ("NB-2026-0117.xml", "xml", UBL.encode())),
-        "2-cii-credit-note": mail(2, "buchhaltung@kielholz.example", "Gutschrift GS-88", "Anbei die Gutschrift.", ("GS-88.xml", "xml", credit)),
-        "3-factur-x": mail(
-            3, "compta@phare.example", "Facture 2026/0042", "Veuillez trouver la facture.",
-            ("facture.pdf", "pdf", pdf(("Facture 2026/0042", "Atelier du Phare SARL", "Total TTC 342,00 EUR"), embedded)),
+        "1-ubl": mail(
+            1,
+            "billing@nordbrise.example",
+            "Rechnung NB-2026-0117",
+            "Anbei die Rechnung.",
+            ("NB-2026-0117.xml", "xml", UBL.encode()),
         ),
-        "4-text-pdf": mail(4, "accounts@brightwater.example", "Invoice BT-4471", "Please find our invoice.", ("BT-4471.pdf", "pdf", pdf(TEXT))),
-        "5-sent-twice": mail(1, "billing@nordbrise.example", "Rechnung NB-2026-0117", "Anbei die Rechnung.", ("NB-2026-0117.xml", "xml", UBL.encode())),
-    }  # fmt: skip
+        "2-cii-credit-note": mail(
+            2, "buchhaltung@kielholz.example", "Gutschrift GS-88", "Anbei die Gutschrift.", ("GS-88.xml", "xml", credit)
+        ),
+        "3-factur-x": mail(
+            3,
+            "compta@phare.example",
+            "Facture 2026/0042",
+            "Veuillez trouver la facture.",
+            (
+                "facture.pdf",
+                "pdf",
+                pdf(("Facture 2026/0042", "Atelier du Phare SARL", "Total TTC 342,00 EUR"), embedded),
+            ),
+        ),
+        "4-text-pdf": mail(
+            4,
+            "accounts@brightwater.example",
+            "Invoice BT-4471",
+            "Please find our invoice.",
+            ("BT-4471.pdf", "pdf", pdf(TEXT)),
+        ),
+        "5-sent-twice": mail(
+            1,
+            "billing@nordbrise.example",
+            "Rechnung NB-2026-0117",
+            "Anbei die Rechnung.",
+            ("NB-2026-0117.xml", "xml", UBL.encode()),
+        ),
+    }
     for name, message in mails.items():
         Path(__file__).with_name(f"{name}.eml").write_bytes(bytes(message))
 

@@ -40,10 +40,21 @@ class Claimer:
     """Turns: write what ended, settle what is held, claim what there is room for, rest."""
 
     def __init__(
-        self, link: Link, settings: Settings, tasks: list[str], holdings: Holdings, backlog: Backlog, workers: Workers,
-        executor: Executor, finisher: Finisher, wake: asyncio.Event, on_dead: Callable[[], None], orders: Orders,
-        audience: Audience, counters: Counters,
-    ) -> None:  # fmt: skip
+        self,
+        link: Link,
+        settings: Settings,
+        tasks: list[str],
+        holdings: Holdings,
+        backlog: Backlog,
+        workers: Workers,
+        executor: Executor,
+        finisher: Finisher,
+        wake: asyncio.Event,
+        on_dead: Callable[[], None],
+        orders: Orders,
+        audience: Audience,
+        counters: Counters,
+    ) -> None:
         self.link = link
         self._settings = settings
         self._tasks = tasks

@@ -65,9 +65,14 @@ class Daemon:
     """One process that runs the jobs of one database. `run` returns when it has drained."""
 
     def __init__(
-        self, settings: Settings, transport: Transport, tasks: dict[str, Task[..., Any]], pid_file: PidFile, launch: Launch,
+        self,
+        settings: Settings,
+        transport: Transport,
+        tasks: dict[str, Task[..., Any]],
+        pid_file: PidFile,
+        launch: Launch,
         inheritance: Inheritance | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`inheritance`: what a predecessor passed on, whose place this daemon takes when it is ready."""
         self._settings = settings
         self._transport = transport
@@ -102,10 +107,18 @@ class Daemon:
         self._status.metrics = address(listener)
         self._census = Census()
         self._reload = Reload(
-            launch, pid_file, self._predecessors, settings, self._figures, self._status, self._supervisor, self._departure,
-            max([settings.job_timeout, *(task.timeout or 0.0 for task in tasks.values())]), self._adopt,
+            launch,
+            pid_file,
+            self._predecessors,
+            settings,
+            self._figures,
+            self._status,
+            self._supervisor,
+            self._departure,
+            max([settings.job_timeout, *(task.timeout or 0.0 for task in tasks.values())]),
+            self._adopt,
             listener,
-        )  # fmt: skip
+        )
         self._watchdog = Watchdog(
             self._link, self._backlog, self._workers, self._finisher, self._loop_watch, self._status
         )
@@ -114,9 +127,20 @@ class Daemon:
         self._control = ControlServer(settings.socket_path, verbs.of_socket)
         self._audience = Audience(settings.progress_interval)
         self._claimer = Claimer(
-            self._link, settings, self._runs, self._holdings, self._backlog, self._workers, self._executor, self._finisher,
-            self._wake, self._beat_now, Orders(verbs.of_orders), self._audience, self._counters,
-        )  # fmt: skip
+            self._link,
+            settings,
+            self._runs,
+            self._holdings,
+            self._backlog,
+            self._workers,
+            self._executor,
+            self._finisher,
+            self._wake,
+            self._beat_now,
+            Orders(verbs.of_orders),
+            self._audience,
+            self._counters,
+        )
         self._drain = Drain(
             self._departure, self._predecessors, self._claimer, self._workers, self._executor, self._finisher
         )

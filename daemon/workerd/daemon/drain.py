@@ -24,9 +24,14 @@ class Drain:
     """Two stops: first no new work, then an end to work; each has its limit."""
 
     def __init__(
-        self, departure: Departure, predecessors: Predecessors, claimer: Claimer, workers: Workers, executor: Executor,
+        self,
+        departure: Departure,
+        predecessors: Predecessors,
+        claimer: Claimer,
+        workers: Workers,
+        executor: Executor,
         finisher: Finisher,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._departure = departure
         self._predecessors = predecessors
         self._claimer = claimer

@@ -175,9 +175,16 @@ class Executor:
     def _job(self, task: Task[..., Any], claimed: Claimed) -> Job:
         assert self.host is not None
         return Job(
-            claimed.id, claimed.task, claimed.lane.queue, claimed.attempt, claimed.failures,
-            self._endings.max_retries(task, claimed), claimed.key, {}, self.host,
-        )  # fmt: skip
+            claimed.id,
+            claimed.task,
+            claimed.lane.queue,
+            claimed.attempt,
+            claimed.failures,
+            self._endings.max_retries(task, claimed),
+            claimed.key,
+            {},
+            self.host,
+        )
 
     async def _through(self, task: Task[..., Any], run: Run) -> Any:
         assert run.job is not None
@@ -243,8 +250,11 @@ class Executor:
         self.written_off.add(run)
         log.error(
             "job %s %s ignores its cancellation: its worker is written off and replaced; it stands at\n%s",
-            run.claimed.id, run.claimed.task, stack_of(run.worker), extra={"job": run.claimed.id, "task": run.claimed.task},
-        )  # fmt: skip
+            run.claimed.id,
+            run.claimed.task,
+            stack_of(run.worker),
+            extra={"job": run.claimed.id, "task": run.claimed.task},
+        )
         task = self._tasks[run.claimed.task]
         outcome = self._endings.stopped(task, run, ", and it ignores its cancellation")
         ran, ttl = monotonic() - run.started, self.ttl(task, outcome.ending)

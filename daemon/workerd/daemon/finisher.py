@@ -148,8 +148,11 @@ class Finisher:
         self._figures.lost += 1
         log.warning(
             "job %s (%s, attempt %s) had been taken back from this node: what this run did is not recorded",
-            end.job.id, end.job.task, end.job.attempt, extra={"job": end.job.id, "task": end.job.task},
-        )  # fmt: skip
+            end.job.id,
+            end.job.task,
+            end.job.attempt,
+            extra={"job": end.job.id, "task": end.job.task},
+        )
 
     def _log(self, end: Finished, ending: str) -> None:
         fields = {
@@ -173,8 +176,14 @@ class Finisher:
         elif ending == "retry":
             log.warning(
                 "job %s %s failed after %.3f s (attempt %s), again in %.1f s: %s",
-                end.job.id, end.job.task, end.ran, end.job.attempt, end.outcome.delay, reason, extra={**fields, "error": end.outcome.error},
-            )  # fmt: skip
+                end.job.id,
+                end.job.task,
+                end.ran,
+                end.job.attempt,
+                end.outcome.delay,
+                reason,
+                extra={**fields, "error": end.outcome.error},
+            )
         else:
             log.info("job %s %s %s in %.3f s", end.job.id, end.job.task, ending, end.ran, extra=fields)
 

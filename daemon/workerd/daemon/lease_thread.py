@@ -42,9 +42,14 @@ class LeaseThread(threading.Thread):
     """
 
     def __init__(
-        self, transport: Transport, about: Registration, figures: Figures, node_id: int, on_reborn: Callable[[int], None],
+        self,
+        transport: Transport,
+        about: Registration,
+        figures: Figures,
+        node_id: int,
+        on_reborn: Callable[[int], None],
         loop_watch: LoopWatch,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(name="lease", daemon=True)
         self._transport = transport
         self._about = about

@@ -33,9 +33,12 @@ class Link:
     """Has one session at a time. `on_state(state, host, reason)` tells `status`; `on_lost` may bring the server back."""
 
     def __init__(
-        self, transport: Transport, on_state: Callable[[str, str | None, str | None], None], on_lost: Callable[[], Awaitable[None]],
+        self,
+        transport: Transport,
+        on_state: Callable[[str, str | None, str | None], None],
+        on_lost: Callable[[], Awaitable[None]],
         counters: Counters,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._transport = transport
         self._counters = counters
         self._on_state = on_state

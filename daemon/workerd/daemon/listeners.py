@@ -23,9 +23,13 @@ LONGEST = 10_000  # ends that may wait for one listener: later ones are dropped
 LAST = 10.0  # seconds for those that still wait when the daemon stops
 
 _HOW: dict[Ending, How] = {
-    "succeeded": "succeeded", "failed": "failed", "cancelled": "cancelled", "returned": "returned",
-    "retry": "retried", "snooze": "snoozed",
-}  # fmt: skip
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "returned": "returned",
+    "retry": "retried",
+    "snooze": "snoozed",
+}
 
 log = logging.getLogger(__name__)
 

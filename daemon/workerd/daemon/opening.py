@@ -88,6 +88,10 @@ class Opening:
     async def _open_queue(self) -> Queue:
         settings = self._settings
         return await Queue.connect(
-            self._where.url, pool_size=settings.database_pool_size + settings.database_max_overflow,
-            acquire_timeout=settings.database_pool_timeout, idle_limit=IDLE_LIMIT, pooled=self._where.pooled, name=f"{self._name} pool",
-        )  # fmt: skip
+            self._where.url,
+            pool_size=settings.database_pool_size + settings.database_max_overflow,
+            acquire_timeout=settings.database_pool_timeout,
+            idle_limit=IDLE_LIMIT,
+            pooled=self._where.pooled,
+            name=f"{self._name} pool",
+        )

@@ -28,9 +28,15 @@ class Pulse:
     """Looks after the connection, the loops, the parent and wear, and tells the supervisor how it goes."""
 
     def __init__(
-        self, settings: Settings, status: Status, supervisor: Supervisor, link: Link, watchdog: Watchdog, reload: Reload,
+        self,
+        settings: Settings,
+        status: Status,
+        supervisor: Supervisor,
+        link: Link,
+        watchdog: Watchdog,
+        reload: Reload,
         departure: Departure,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._status = status
         self._supervisor = supervisor
         self._link = link

@@ -37,10 +37,19 @@ class Reload:
     """`patience`: seconds that the longest job may run; `adopt(settings)` takes in the settings that can change in place."""
 
     def __init__(
-        self, launch: Launch, pid_file: PidFile, predecessors: Predecessors, settings: Settings, figures: Figures,
-        status: Status, supervisor: Supervisor, departure: Departure, patience: float,
-        adopt: Callable[[Settings], None], listener: socket.socket | None,
-    ) -> None:  # fmt: skip
+        self,
+        launch: Launch,
+        pid_file: PidFile,
+        predecessors: Predecessors,
+        settings: Settings,
+        figures: Figures,
+        status: Status,
+        supervisor: Supervisor,
+        departure: Departure,
+        patience: float,
+        adopt: Callable[[Settings], None],
+        listener: socket.socket | None,
+    ) -> None:
         self._launch = launch
         self._pid_file = pid_file
         self._predecessors = predecessors

@@ -46,9 +46,14 @@ class Reports(logging.Handler):
         self._node = settings.node
         self._recent = PerSecond()
         self._client = Client(
-            dsn=settings.sentry_dsn, release=os.environ.get("SENTRY_RELEASE") or f"workerd@{__version__}", server_name=settings.node,
-            default_integrations=False, include_local_variables=False, transport=Transport, shutdown_timeout=LAST_REPORTS,
-        )  # fmt: skip
+            dsn=settings.sentry_dsn,
+            release=os.environ.get("SENTRY_RELEASE") or f"workerd@{__version__}",
+            server_name=settings.node,
+            default_integrations=False,
+            include_local_variables=False,
+            transport=Transport,
+            shutdown_timeout=LAST_REPORTS,
+        )
         logging.getLogger("urllib3.connectionpool").addFilter(_is_not_ours)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -83,9 +88,12 @@ class Reports(logging.Handler):
         frames = [_frame(match) for match in _FRAME.finditer(error.rpartition("Traceback (most recent call last):")[2])]
         same = fingerprint(error or said.partition("\n")[0])
         event: dict[str, Any] = {
-            "level": "fatal" if record.levelno >= logging.CRITICAL else record.levelname.lower(), "logger": record.name,
-            "timestamp": record.created, "tags": {**tags, "node": self._node}, "fingerprint": [tags.get("task", record.name), same],
-        }  # fmt: skip
+            "level": "fatal" if record.levelno >= logging.CRITICAL else record.levelname.lower(),
+            "logger": record.name,
+            "timestamp": record.created,
+            "tags": {**tags, "node": self._node},
+            "fingerprint": [tags.get("task", record.name), same],
+        }
         if "task" in tags:
             event["transaction"] = tags["task"]
         if frames:
@@ -105,9 +113,13 @@ class Reports(logging.Handler):
 def _frame(match: re.Match[str]) -> dict[str, Any]:
     file = match["file"]
     return {
-        "abs_path": file, "filename": Path(file).name, "function": match["function"], "lineno": int(match["line"]),
-        "context_line": match["code"], "in_app": not file.startswith(not_theirs()),
-    }  # fmt: skip
+        "abs_path": file,
+        "filename": Path(file).name,
+        "function": match["function"],
+        "lineno": int(match["line"]),
+        "context_line": match["code"],
+        "in_app": not file.startswith(not_theirs()),
+    }
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:

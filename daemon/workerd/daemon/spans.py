@@ -51,9 +51,14 @@ class Spans:
         parent = self._extract({} if carried is None else carried.headers)
         links = [] if carried is None else [api.Link(api.get_current_span(parent).get_span_context())]
         with self._tracer.start_as_current_span(
-            f"run {claimed.task}", parent, api.SpanKind.CONSUMER, _attributes(claimed), links, record_exception=False,
+            f"run {claimed.task}",
+            parent,
+            api.SpanKind.CONSUMER,
+            _attributes(claimed),
+            links,
+            record_exception=False,
             set_status_on_exception=False,
-        ) as span:  # fmt: skip
+        ) as span:
             try:
                 ended = await self._run(claimed, worker)
             except asyncio.CancelledError:  # its job has ended before, without it
@@ -81,7 +86,11 @@ class Spans:
 def _attributes(claimed: Claimed) -> dict[str, Any]:
     """By OpenTelemetry's conventions for messages, and what they have no name for."""
     return {
-        "messaging.system": "workerd", "messaging.operation.type": "process", "messaging.operation.name": "run",
-        "messaging.destination.name": claimed.lane.queue, "messaging.message.id": str(claimed.id),
-        "workerd.task": claimed.task, "workerd.attempt": claimed.attempt,
-    }  # fmt: skip
+        "messaging.system": "workerd",
+        "messaging.operation.type": "process",
+        "messaging.operation.name": "run",
+        "messaging.destination.name": claimed.lane.queue,
+        "messaging.message.id": str(claimed.id),
+        "workerd.task": claimed.task,
+        "workerd.attempt": claimed.attempt,
+    }

@@ -26,8 +26,14 @@ class Status:
     """The state of the daemon and of its connection; `report` is what `status --json` prints."""
 
     def __init__(
-        self, settings: Settings, place: str, holdings: Holdings, workers: Workers, figures: Figures, loop_watch: LoopWatch
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        place: str,
+        holdings: Holdings,
+        workers: Workers,
+        figures: Figures,
+        loop_watch: LoopWatch,
+    ) -> None:
         self._settings = settings
         self._where = place
         self._holdings = holdings

@@ -73,8 +73,11 @@ class Threads:
         took = format_duration(monotonic() - run.started)
         log.warning(
             "job %s %s: its thread has returned after %s, %s still go on",
-            run.claimed.id, run.claimed.task, took, len(self.left),
-        )  # fmt: skip
+            run.claimed.id,
+            run.claimed.task,
+            took,
+            len(self.left),
+        )
 
 
 async def in_thread(name: str, fn: Callable[[], Any], on_return: Callable[[], None] = lambda: None) -> Any:

@@ -27,7 +27,7 @@ class Verbs:
 
     def __init__(
         self, status: Status, link: Link, workers: Workers, departure: Departure, reload: Reload, launch: Launch
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._status = status
         self._link = link
         self._workers = workers

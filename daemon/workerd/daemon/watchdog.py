@@ -31,7 +31,7 @@ class Watchdog:
 
     def __init__(
         self, link: Link, backlog: Backlog, workers: Workers, finisher: Finisher, loop_watch: LoopWatch, status: Status
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._link = link
         self._backlog = backlog
         self._workers = workers

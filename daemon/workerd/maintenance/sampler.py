@@ -47,12 +47,14 @@ class Sampler:
         if not depths:
             return Sample(at, covers, counts)
         return Sample(
-            at, covers, counts,
+            at,
+            covers,
+            counts,
             queued=sum(depth.queued for depth in depths),
             running=sum(depth.running for depth in depths),
             scheduled=sum(depth.scheduled for depth in depths),
             oldest=max((depth.oldest for depth in depths if depth.oldest is not None), default=None),
-        )  # fmt: skip
+        )
 
     @staticmethod
     def _new(now: dict[datetime, Counts], before: dict[datetime, Counts]) -> Counts:

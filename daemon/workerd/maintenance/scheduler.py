@@ -19,9 +19,15 @@ REST = 60.0  # seconds for which one that fails is left alone, so that it does n
 
 # What is the fault of one schedule: its rule, its times, its payload.
 UNFIT = (
-    WorkerdError, asyncpg.DataError, asyncpg.RaiseError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError,
-    ValueError, TypeError, ArithmeticError,
-)  # fmt: skip
+    WorkerdError,
+    asyncpg.DataError,
+    asyncpg.RaiseError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+)
 
 log = logging.getLogger(__name__)
 

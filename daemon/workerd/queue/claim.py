@@ -74,9 +74,16 @@ class Wanted:
     @property
     def arguments(self) -> tuple[Any, ...]:
         return (
-            self.n, [lane.id for lane, _ in self.lanes], [low for _, low in self.lanes], min(self.batch, MAX_BATCH), self.tasks,
-            self.free, self.alone, self.last_chance, self.rest,
-        )  # fmt: skip
+            self.n,
+            [lane.id for lane, _ in self.lanes],
+            [low for _, low in self.lanes],
+            min(self.batch, MAX_BATCH),
+            self.tasks,
+            self.free,
+            self.alone,
+            self.last_chance,
+            self.rest,
+        )
 
 
 @dataclass(frozen=True, slots=True)

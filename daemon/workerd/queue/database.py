@@ -25,13 +25,20 @@ COMMAND_TIMEOUT = 60.0  # seconds; a query of ours that takes longer is given up
 # The session of a claimer: each statement is planned once, as an index scan (see schema/functions/cycle.sql), and a lane that another
 # session keeps locked is not waited for.
 CLAIMS = {
-    "plan_cache_mode": "force_generic_plan", "jit": "off", "enable_seqscan": "off", "enable_bitmapscan": "off", "lock_timeout": "1s",
-}  # fmt: skip
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "lock_timeout": "1s",
+}
 
 # How soon a server ends the session of a host that has vanished, and with it the locks of that session.
 SERVER_KEEPALIVE = {
-    "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3", "tcp_user_timeout": "15000",
-}  # fmt: skip
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
 
 UNREADABLE = "(unreadable address)"
 POOLER = (

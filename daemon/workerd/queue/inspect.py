@@ -180,10 +180,16 @@ def _last_attempt(told: dict[str, Any]) -> list[dict[str, Any]]:
     """The attempt that runs, or that ended the job: the list in the row holds the ones before."""
     if told["started_at"] is None:
         return []
-    return [{
-        "attempt": told["attempt"], "node": told["node"], "started_at": told["started_at"], "ended_at": told["finished_at"],
-        "outcome": told["state"], "error": told["error"],
-    }]  # fmt: skip
+    return [
+        {
+            "attempt": told["attempt"],
+            "node": told["node"],
+            "started_at": told["started_at"],
+            "ended_at": told["finished_at"],
+            "outcome": told["state"],
+            "error": told["error"],
+        }
+    ]
 
 
 def _ms(histogram: list[int], share: float) -> float | None:

@@ -92,8 +92,18 @@ async def register(
     async with connection.transaction():
         await connection.execute("SET LOCAL synchronous_commit = on")
         await connection.execute(
-            _REGISTER, node, about.name, about.pid, about.version, about.heartbeat, locked, about.tasks, about.queues, workers, token
-        )  # fmt: skip
+            _REGISTER,
+            node,
+            about.name,
+            about.pid,
+            about.version,
+            about.heartbeat,
+            locked,
+            about.tasks,
+            about.queues,
+            workers,
+            token,
+        )
 
 
 async def declare_tasks(connection: AnyConnection, tasks: Iterable[Declaration]) -> None:

@@ -13,9 +13,23 @@ if TYPE_CHECKING:
     from workerd.job import AnyConnection
 
 COLUMNS = (
-    "id", "task", "queue", "state", "priority", "attempt", "max_retries", "progress", "message", "key", "enqueued_at", "run_at",
-    "started_at", "finished_at", "node", "error",
-)  # fmt: skip
+    "id",
+    "task",
+    "queue",
+    "state",
+    "priority",
+    "attempt",
+    "max_retries",
+    "progress",
+    "message",
+    "key",
+    "enqueued_at",
+    "run_at",
+    "started_at",
+    "finished_at",
+    "node",
+    "error",
+)
 _TIMES = ("enqueued_at", "run_at", "started_at", "finished_at")
 _VIEWS = {
     "job_running": {"running"},
@@ -52,9 +66,13 @@ async def page(connection: AnyConnection, wanted: Wanted, limit: int) -> list[di
 def _conditions(wanted: Wanted) -> tuple[list[str], list[Any]]:
     """The arguments are those behind the first one. A state stands in the statement, so that each has its plan."""
     given = {
-        "queue = {}": wanted.queue, "task = {}": wanted.task, "node = {}": wanted.node, "key = {}": wanted.key,
-        "enqueued_at >= {}": wanted.since, "id < {}": wanted.before,
-    }  # fmt: skip
+        "queue = {}": wanted.queue,
+        "task = {}": wanted.task,
+        "node = {}": wanted.node,
+        "key = {}": wanted.key,
+        "enqueued_at >= {}": wanted.since,
+        "id < {}": wanted.before,
+    }
     conditions = [] if wanted.state is None else [f"state = '{STATES[STATES.index(wanted.state)]}'"]
     arguments: list[Any] = []
     for condition, value in given.items():

@@ -28,10 +28,19 @@ async def run(program: Path, dsn: str, snapshot: str, without: Iterable[str], ou
         **({"PGPASSWORD": password} if password else {}),
     }
     process = await asyncio.create_subprocess_exec(
-        program, "--schema=workerd", f"--snapshot={snapshot}", "--encoding=UTF8", "--no-owner", "--no-sync",
-        *(f'--exclude-table=workerd."{table}"' for table in without), f"--dbname={address}",
-        env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        program,
+        "--schema=workerd",
+        f"--snapshot={snapshot}",
+        "--encoding=UTF8",
+        "--no-owner",
+        "--no-sync",
+        *(f'--exclude-table=workerd."{table}"' for table in without),
+        f"--dbname={address}",
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     complaint = asyncio.create_task(process.stderr.read())

@@ -154,10 +154,15 @@ class Pool:
             raise DatabaseError(OTHER_LOOP)
         options = self.options
         pool = asyncpg.create_pool(
-            options.dsn, connect=open_any, min_size=0, max_size=options.size, command_timeout=COMMAND_TIMEOUT, timeout=10,
+            options.dsn,
+            connect=open_any,
+            min_size=0,
+            max_size=options.size,
+            command_timeout=COMMAND_TIMEOUT,
+            timeout=10,
             max_inactive_connection_lifetime=options.idle_limit,
             **connect_options(options.name, pooled=options.pooled, claims=options.claims),
-        )  # fmt: skip
+        )
         await pool  # which waits for nothing, so nobody comes in between
         self.loop, self._pool = loop, pool
         return pool

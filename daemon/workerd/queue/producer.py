@@ -39,6 +39,9 @@ def _attributes(what: JobOptions, jobs: int | None) -> dict[str, Any]:
     """By OpenTelemetry's conventions for messages. The queue is not known here where the task's own is meant."""
     known = {"messaging.destination.name": what.given.get("queue"), "messaging.batch.message_count": jobs}
     return {
-        "messaging.system": SYSTEM, "messaging.operation.type": "send", "messaging.operation.name": "enqueue", "workerd.task": what.task,
+        "messaging.system": SYSTEM,
+        "messaging.operation.type": "send",
+        "messaging.operation.name": "enqueue",
+        "workerd.task": what.task,
         **{name: value for name, value in known.items() if value is not None},
-    }  # fmt: skip
+    }

@@ -33,9 +33,14 @@ class Progress:
 async def report(connection: AnyConnection, node: int, reports: Sequence[Progress]) -> None:
     """Write the newest progress of each job; that of a rescued job is dropped."""
     await connection.execute(
-        _REPORT, node, [r.job.n for r in reports], [r.job.pos for r in reports], [r.job.id for r in reports],
-        [r.fraction for r in reports], [None if r.message is None else storable(r.message) for r in reports],
-    )  # fmt: skip
+        _REPORT,
+        node,
+        [r.job.n for r in reports],
+        [r.job.pos for r in reports],
+        [r.job.id for r in reports],
+        [r.fraction for r in reports],
+        [None if r.message is None else storable(r.message) for r in reports],
+    )
 
 
 async def watched(connection: AnyConnection) -> None:

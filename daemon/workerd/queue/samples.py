@@ -119,10 +119,23 @@ async def read(connection: AnyConnection, span: int, step: int) -> list[dict[str
 def _values(sample: Sample, span: int) -> tuple[Any, ...]:
     counts = sample.counts
     return (
-        sample.at, sample.covers, counts.succeeded, counts.failed, counts.cancelled, counts.retried,
-        sample.queued, sample.running, sample.scheduled, sample.oldest, span, counts.run, counts.wait,
-        quantile(counts.run, 0.5), quantile(counts.run, 0.95), quantile(counts.wait, 0.95),
-    )  # fmt: skip
+        sample.at,
+        sample.covers,
+        counts.succeeded,
+        counts.failed,
+        counts.cancelled,
+        counts.retried,
+        sample.queued,
+        sample.running,
+        sample.scheduled,
+        sample.oldest,
+        span,
+        counts.run,
+        counts.wait,
+        quantile(counts.run, 0.5),
+        quantile(counts.run, 0.95),
+        quantile(counts.wait, 0.95),
+    )
 
 
 def _sample(row: Any) -> Sample:

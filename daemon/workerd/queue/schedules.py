@@ -109,11 +109,22 @@ async def put(
         await connection.execute(_ENTER, name, task)
         row = await connection.fetchrow(_LOCK, name)
         assert row is not None
-        await answered(connection.execute(
-            _SET, name, task, codec.dumps(dict(wanted.payload), f"the payload of {name}"), wanted.queue, wanted.priority, wanted.rule.kind,
-            wanted.rule.text, wanted.rule.tz, wanted.catch_up, await _next(connection, wanted.rule, row["last_at"]),
-            row["declaration"] if declaration is None else declaration,
-        ))  # fmt: skip
+        await answered(
+            connection.execute(
+                _SET,
+                name,
+                task,
+                codec.dumps(dict(wanted.payload), f"the payload of {name}"),
+                wanted.queue,
+                wanted.priority,
+                wanted.rule.kind,
+                wanted.rule.text,
+                wanted.rule.tz,
+                wanted.catch_up,
+                await _next(connection, wanted.rule, row["last_at"]),
+                row["declaration"] if declaration is None else declaration,
+            )
+        )
         await connection.execute(_WAKE)
 
 

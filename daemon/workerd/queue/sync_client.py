@@ -69,8 +69,16 @@ class SyncQueue:
         follow(self)
 
     @classmethod
-    def connect(cls, dsn: str | None = None, *, pool_size: int = 10, acquire_timeout: float = 30.0, idle_limit: float = 300.0,
-                pooled: bool = False, name: str = "worker client") -> Self:  # fmt: skip
+    def connect(
+        cls,
+        dsn: str | None = None,
+        *,
+        pool_size: int = 10,
+        acquire_timeout: float = 30.0,
+        idle_limit: float = 300.0,
+        pooled: bool = False,
+        name: str = "worker client",
+    ) -> Self:
         """Open the queue at `dsn`, by default that of the settings; to be closed, or used by `with`. As `Queue.connect`."""
         return cls(
             lambda: Queue.connect(

@@ -34,8 +34,13 @@ CONNECT_LIMIT = 5.0  # seconds to connect
 THROTTLED = 5  # times that a request is sent again when there were too many
 
 _REFUSALS: dict[int, type[Exception]] = {
-    401: TokenRefused, 403: TokenRefused, 410: NodeDead, 413: RequestRefused, 422: RequestRefused, 423: LaneLocked,
-}  # fmt: skip
+    401: TokenRefused,
+    403: TokenRefused,
+    410: NodeDead,
+    413: RequestRefused,
+    422: RequestRefused,
+    423: LaneLocked,
+}
 _OF_JOBS: dict[int, type[Exception]] = {
     404: NotFound,
     409: JobError,
@@ -117,8 +122,15 @@ class Caller:
         return Caller(self._addresses, self._token, self._limit)
 
     async def ask(
-        self, method: str, path: str, body: BaseModel | None = None, kind: type[T] | Any = None, *, wait: float = 0.0, **query: Any
-    ) -> T:  # fmt: skip
+        self,
+        method: str,
+        path: str,
+        body: BaseModel | None = None,
+        kind: type[T] | Any = None,
+        *,
+        wait: float = 0.0,
+        **query: Any,
+    ) -> T:
         """What the manager answers, as `kind`; `wait`: seconds that it may take longer.
 
         Raises ManagerError, NodeDead, LaneLocked; about jobs also NotFound, JobError and TaskError; for an enqueue that was sent
@@ -128,18 +140,28 @@ class Caller:
         return await self.ask_raw(method, path, content, kind, wait=wait, **query)
 
     async def ask_raw(
-        self, method: str, path: str, content: str | bytes | None, kind: type[T] | Any, *, wait: float = 0.0,
-        headers: dict[str, str] | None = None, **query: Any
-    ) -> T:  # fmt: skip
+        self,
+        method: str,
+        path: str,
+        content: str | bytes | None,
+        kind: type[T] | Any,
+        *,
+        wait: float = 0.0,
+        headers: dict[str, str] | None = None,
+        **query: Any,
+    ) -> T:
         """The same with a body that is JSON already, and further headers."""
         address = self.address
         try:
             for _ in range(THROTTLED):
                 response = await self._client.request(
-                    method, f"{address}{path}", content=content, params=query or None,
+                    method,
+                    f"{address}{path}",
+                    content=content,
+                    params=query or None,
                     headers={**(headers or {}), "Content-Type": "application/json"} if content is not None else None,
                     timeout=httpx.Timeout(self._limit + wait, connect=CONNECT_LIMIT),
-                )  # fmt: skip
+                )
                 if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
                     break
                 await asyncio.sleep(float(response.headers.get("Retry-After", "1")))

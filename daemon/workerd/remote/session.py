@@ -177,9 +177,14 @@ class HttpPresence:
 
     async def beat(self, node: int, figures: Figures) -> bool:
         body = words.Beat(
-            workers=figures.workers, busy=max(0, figures.busy), draining=figures.draining, jobs_done=figures.done,
-            jobs_failed=figures.failed, rss=figures.rss, lag=figures.lag,
-        )  # fmt: skip
+            workers=figures.workers,
+            busy=max(0, figures.busy),
+            draining=figures.draining,
+            jobs_done=figures.done,
+            jobs_failed=figures.failed,
+            rss=figures.rss,
+            lag=figures.lag,
+        )
         try:
             await self._caller.ask("POST", f"/api/v1/nodes/{node}/heartbeat", body)
         except NodeDead:

@@ -29,23 +29,43 @@ NO_LANE = Lane(0, "", 0)
 def new_node(about: Any, node: int, workers: int, declared: Declared) -> words.NewNode:
     """`about` is a `Registration`."""
     return words.NewNode(
-        id=node, name=about.name, pid=about.pid, version=about.version, heartbeat=about.heartbeat, queues=about.queues, workers=workers,
-        runs=about.tasks, tasks=[task_words(each) for each in declared.tasks], ttls=declared.ttls,
-    )  # fmt: skip
+        id=node,
+        name=about.name,
+        pid=about.pid,
+        version=about.version,
+        heartbeat=about.heartbeat,
+        queues=about.queues,
+        workers=workers,
+        runs=about.tasks,
+        tasks=[task_words(each) for each in declared.tasks],
+        ttls=declared.ttls,
+    )
 
 
 def task_words(task: Declaration) -> words.TaskWords:
     return words.TaskWords(
-        name=task.name, queue=task.queue, priority=task.priority, max_retries=task.max_retries, sensitive=task.sensitive,
-        rate=task.limit.rate, concurrency=task.limit.concurrency, limit_key=task.limit_key, on_failure=task.on_failure,
+        name=task.name,
+        queue=task.queue,
+        priority=task.priority,
+        max_retries=task.max_retries,
+        sensitive=task.sensitive,
+        rate=task.limit.rate,
+        concurrency=task.limit.concurrency,
+        limit_key=task.limit_key,
+        on_failure=task.on_failure,
         schedules={
             name: words.TaskSchedule(
-                kind=each.rule.kind, rule=each.rule.text, tz=each.rule.tz, payload=dict(each.payload), catch_up=each.catch_up,
-                queue=each.queue, priority=each.priority,
+                kind=each.rule.kind,
+                rule=each.rule.text,
+                tz=each.rule.tz,
+                payload=dict(each.payload),
+                catch_up=each.catch_up,
+                queue=each.queue,
+                priority=each.priority,
             )
             for name, each in task.schedules.items()
         },
-    )  # fmt: skip
+    )
 
 
 def declaration(task: words.TaskWords) -> Declaration:
@@ -55,16 +75,31 @@ def declaration(task: words.TaskWords) -> Declaration:
         for name, s in task.schedules.items()
     }
     return Declaration(
-        task.name, task.queue, task.priority, task.max_retries, task.sensitive, Limit(task.rate, task.concurrency), task.limit_key,
-        task.on_failure, schedules,
-    )  # fmt: skip
+        task.name,
+        task.queue,
+        task.priority,
+        task.max_retries,
+        task.sensitive,
+        Limit(task.rate, task.concurrency),
+        task.limit_key,
+        task.on_failure,
+        schedules,
+    )
 
 
 def claim_words(wanted: Wanted, ended: Sequence[Finished]) -> words.Claim:
     return words.Claim(
-        wait=0.0, n=wanted.n, lanes=[(lane.id, low) for lane, low in wanted.lanes], batch=wanted.batch, tasks=list(wanted.tasks),
-        free=wanted.free, alone=wanted.alone, last_chance=wanted.last_chance, rest=wanted.rest, ends=[end_words(end) for end in ended],
-    )  # fmt: skip
+        wait=0.0,
+        n=wanted.n,
+        lanes=[(lane.id, low) for lane, low in wanted.lanes],
+        batch=wanted.batch,
+        tasks=list(wanted.tasks),
+        free=wanted.free,
+        alone=wanted.alone,
+        last_chance=wanted.last_chance,
+        rest=wanted.rest,
+        ends=[end_words(end) for end in ended],
+    )
 
 
 def claims_words(n: int, answer: Answer, held: list[bool]) -> words.Claims:
@@ -72,12 +107,21 @@ def claims_words(n: int, answer: Answer, held: list[bool]) -> words.Claims:
     lane = None if answer.lane is None else answer.lane.id
     jobs = [
         words.ClaimedJob(
-            pos=job.pos, id=job.id, task=job.task, waited=job.waited, payload=job.payload, attempt=job.attempt, failures=job.failures,
-            crashes=job.crashes, max_retries=job.max_retries, key=job.key, options=job.options,
+            pos=job.pos,
+            id=job.id,
+            task=job.task,
+            waited=job.waited,
+            payload=job.payload,
+            attempt=job.attempt,
+            failures=job.failures,
+            crashes=job.crashes,
+            max_retries=job.max_retries,
+            key=job.key,
+            options=job.options,
             start_in=None if job.start_by is None else job.start_by - now,
         )
         for job in answer.jobs
-    ]  # fmt: skip
+    ]
     return words.Claims(
         n=n, lane=lane, last=answer.last, jobs=jobs, held=held, oldest_xid=answer.oldest_xid, next_xid=answer.next_xid
     )
@@ -89,11 +133,24 @@ def answer(node: int, wanted: Wanted, told: words.Claims) -> Answer:
     lane, now = next(lane for lane, _ in wanted.lanes if lane.id == told.lane), monotonic()
     jobs = [
         Claimed(
-            node, told.n, lane, job.pos, job.id, job.task, job.waited, job.payload, job.attempt, job.failures, job.crashes, job.max_retries,
-            job.key, job.options, None if job.start_in is None else now + job.start_in,
+            node,
+            told.n,
+            lane,
+            job.pos,
+            job.id,
+            job.task,
+            job.waited,
+            job.payload,
+            job.attempt,
+            job.failures,
+            job.crashes,
+            job.max_retries,
+            job.key,
+            job.options,
+            None if job.start_in is None else now + job.start_in,
         )
         for job in told.jobs
-    ]  # fmt: skip
+    ]
     return Answer(lane, told.last, jobs, told.oldest_xid, told.next_xid)
 
 
@@ -108,10 +165,17 @@ def claimed(node: int, held: words.Held) -> Claimed:
 
 def end_words(end: Finished) -> words.End:
     return words.End(
-        **held_words(end.job), outcome=end.outcome.ending, result=end.outcome.result, error=end.outcome.error, delay=end.outcome.delay,
-        ago=max(0.0, monotonic() - end.started), ran=max(0.0, end.ran), ttl=end.ttl, progress=end.progress,
+        **held_words(end.job),
+        outcome=end.outcome.ending,
+        result=end.outcome.result,
+        error=end.outcome.error,
+        delay=end.outcome.delay,
+        ago=max(0.0, monotonic() - end.started),
+        ran=max(0.0, end.ran),
+        ttl=end.ttl,
+        progress=end.progress,
         lines=line_words(end.lines),
-    )  # fmt: skip
+    )
 
 
 def finish_words(ended: Sequence[Finished]) -> words.Finish:
@@ -121,9 +185,14 @@ def finish_words(ended: Sequence[Finished]) -> words.Finish:
 def finished(node: int, end: words.End) -> Finished:
     outcome = Outcome(end.outcome, end.result, end.error, end.delay)
     return Finished(
-        claimed(node, end), outcome, monotonic() - end.ago, end.ran, end.ttl, end.progress,
-        lines=job_lines(end.lines) if end.lines else None
-    )  # fmt: skip
+        claimed(node, end),
+        outcome,
+        monotonic() - end.ago,
+        end.ran,
+        end.ttl,
+        end.progress,
+        lines=job_lines(end.lines) if end.lines else None,
+    )
 
 
 def portions(ended: Sequence[Finished]) -> list[list[Finished]]:
@@ -160,9 +229,15 @@ def report_words(report: Progress) -> words.Report:
 
 def tally_words(task: str, queue: str, tally: Tally) -> words.TallyWords:
     return words.TallyWords(
-        task=task, queue=queue, succeeded=tally.succeeded, failed=tally.failed, cancelled=tally.cancelled, retried=tally.retried,
-        run=tally.run, wait=tally.wait,
-    )  # fmt: skip
+        task=task,
+        queue=queue,
+        succeeded=tally.succeeded,
+        failed=tally.failed,
+        cancelled=tally.cancelled,
+        retried=tally.retried,
+        run=tally.run,
+        wait=tally.wait,
+    )
 
 
 def tally(told: words.TallyWords) -> Tally:

@@ -24,9 +24,14 @@ class Daemon(Worker):
 
     def __init__(self, dsn: str, folder: Path, name: str, workers: int = WORKERS) -> None:
         flags = {
-            "name": name, "workers": workers, "queues": QUEUE, "tasks": "workerctl.bench.tasks", "state-dir": folder,
-            "runtime-dir": folder, "log-dir": folder,
-        }  # fmt: skip
+            "name": name,
+            "workers": workers,
+            "queues": QUEUE,
+            "tasks": "workerctl.bench.tasks",
+            "state-dir": folder,
+            "runtime-dir": folder,
+            "log-dir": folder,
+        }
         command = [sys.executable, "-m", "workerd", *(f"--{flag}={value}" for flag, value in flags.items())]
         self._log = folder / f"{name}.log"
         self._notify = folder / f"{name}.notify"

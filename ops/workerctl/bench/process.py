@@ -42,9 +42,15 @@ class Process:
         with self._errors.open("wb") as errors:
             # A session of its own: Ctrl-C is ours to handle.
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
-                limit=LINE_LIMIT, cwd=self._folder, env={**_environment(), **self._environment}, start_new_session=True,
-            )  # fmt: skip
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                limit=LINE_LIMIT,
+                cwd=self._folder,
+                env={**_environment(), **self._environment},
+                start_new_session=True,
+            )
         return self
 
     async def __aexit__(self, *_: object) -> None:

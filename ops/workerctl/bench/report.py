@@ -106,9 +106,14 @@ def _cpu() -> str:
 def _summary(runs: list[Figure]) -> dict[str, Any]:
     values = [figure.value for figure in runs]
     return {
-        "what": runs[0].what, "who": runs[0].who, "unit": runs[0].unit,
-        "median": median(values), "min": min(values), "max": max(values), "runs": values,
-    }  # fmt: skip
+        "what": runs[0].what,
+        "who": runs[0].who,
+        "unit": runs[0].unit,
+        "median": median(values),
+        "min": min(values),
+        "max": max(values),
+        "runs": values,
+    }
 
 
 def _shown(value: float) -> str:

@@ -91,9 +91,12 @@ async def _backup(path: Path) -> dict[str, Any]:
             by = "COPY" if program is None else "pg_dump"
             zipped.writestr(archive.MANIFEST, contents.to_json(attachments=attachments, by=by))
     return {
-        "file": str(path), "created_at": contents.created_at, "by": by,
-        "jobs": sum(contents.jobs.values()), "attachments": attachments,
-    }  # fmt: skip
+        "file": str(path),
+        "created_at": contents.created_at,
+        "by": by,
+        "jobs": sum(contents.jobs.values()),
+        "attachments": attachments,
+    }
 
 
 async def _restore(path: Path, *, replace: bool) -> dict[str, Any]:
@@ -117,9 +120,12 @@ async def _restore(path: Path, *, replace: bool) -> dict[str, Any]:
             except asyncpg.InsufficientPrivilegeError:
                 render.warn("daemons of another role notice the restore only with their next heartbeat")
     return {
-        "file": str(path), "created_at": contents.created_at, "jobs": sum(contents.jobs.values()), "queued_again": returned,
+        "file": str(path),
+        "created_at": contents.created_at,
+        "jobs": sum(contents.jobs.values()),
+        "queued_again": returned,
         "attachments": attachments,
-    }  # fmt: skip
+    }
 
 
 def _attachments(settings: Settings) -> Path:

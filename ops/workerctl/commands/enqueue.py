@@ -53,8 +53,13 @@ def enqueue(
         "delay": delay,
         "run_at": iso_time(run_at),
         "max_retries": context.settings().max_retries if context.given("max_retries") else None,
-        "after": after or None, "deadline": deadline, "pin": pin, "prefer": prefer, "conflict": conflict, "key_until": key_until,
-    }  # fmt: skip
+        "after": after or None,
+        "deadline": deadline,
+        "pin": pin,
+        "prefer": prefer,
+        "conflict": conflict,
+        "key_until": key_until,
+    }
     if payload == "-":
         if key is not None:
             from workerd.errors import ConfigError

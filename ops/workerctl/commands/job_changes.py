@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 async def change(
     done: str, ids: list[int] | None, which: Filter, yes: bool, act: Callable[[Queue, list[int]], Awaitable[list[str]]]
-) -> None:  # fmt: skip
+) -> None:
     """Act on the named jobs, or on those that fit after showing how many, in chunks; one that refuses does not stop the others."""
     from workerd.errors import ConfigError, JobError
     from workerd.queue import inspect

@@ -18,9 +18,16 @@ def show(job: dict[str, Any]) -> None:
         [(name, _text(value)) for name, value in job.items() if name not in hidden and value is not None],
     )
     rows = [
-        (a["attempt"], a["node"], render.clock(a["started_at"]), render.clock(a["ended_at"]), a["outcome"], render.first_line(a["error"]))
+        (
+            a["attempt"],
+            a["node"],
+            render.clock(a["started_at"]),
+            render.clock(a["ended_at"]),
+            a["outcome"],
+            render.first_line(a["error"]),
+        )
         for a in job["attempts"]
-    ]  # fmt: skip
+    ]
     render.table("attempts", ("attempt", "node", "started", "ended", "outcome", "error"), rows)
     if job["steps"]:
         steps = [(step["name"], render.clock(step["at"]), _text(step["result"])) for step in job["steps"]]

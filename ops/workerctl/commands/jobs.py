@@ -36,9 +36,16 @@ Ids = Annotated[
 
 @app.command("list")
 def list_jobs(
-    state: State = None, queue: QueueName = None, task: TaskName = None, node: NodeName = None, key: Key = None, older_than: Older = None,
-    fingerprint: Print = None, limit: Annotated[int, typer.Option(min=1, max=100000)] = 50, as_json: Json = False,
-) -> None:  # fmt: skip
+    state: State = None,
+    queue: QueueName = None,
+    task: TaskName = None,
+    node: NodeName = None,
+    key: Key = None,
+    older_than: Older = None,
+    fingerprint: Print = None,
+    limit: Annotated[int, typer.Option(min=1, max=100000)] = 50,
+    as_json: Json = False,
+) -> None:
     """The newest jobs that fit.
 
     Example: workerctl jobs list --state failed --task ocr_extract
@@ -123,9 +130,16 @@ def errors(
 
 @app.command()
 def retry(
-    ids: Ids = None, state: State = None, queue: QueueName = None, task: TaskName = None, node: NodeName = None, key: Key = None,
-    older_than: Older = None, fingerprint: Print = None, yes: Yes = False,
-) -> None:  # fmt: skip
+    ids: Ids = None,
+    state: State = None,
+    queue: QueueName = None,
+    task: TaskName = None,
+    node: NodeName = None,
+    key: Key = None,
+    older_than: Older = None,
+    fingerprint: Print = None,
+    yes: Yes = False,
+) -> None:
     """Queue failed, cancelled or scheduled jobs now.
 
     Example: workerctl jobs retry --state failed --task ocr_extract
@@ -139,9 +153,16 @@ def retry(
 
 @app.command()
 def cancel(
-    ids: Ids = None, state: State = None, queue: QueueName = None, task: TaskName = None, node: NodeName = None, key: Key = None,
-    older_than: Older = None, fingerprint: Print = None, yes: Yes = False,
-) -> None:  # fmt: skip
+    ids: Ids = None,
+    state: State = None,
+    queue: QueueName = None,
+    task: TaskName = None,
+    node: NodeName = None,
+    key: Key = None,
+    older_than: Older = None,
+    fingerprint: Print = None,
+    yes: Yes = False,
+) -> None:
     """Cancel jobs that are not finished; running ones are told to stop.
 
     Example: workerctl jobs cancel 42 43
@@ -155,9 +176,16 @@ def cancel(
 
 @app.command()
 def delete(
-    ids: Ids = None, state: State = None, queue: QueueName = None, task: TaskName = None, node: NodeName = None, key: Key = None,
-    older_than: Older = None, fingerprint: Print = None, yes: Yes = False,
-) -> None:  # fmt: skip
+    ids: Ids = None,
+    state: State = None,
+    queue: QueueName = None,
+    task: TaskName = None,
+    node: NodeName = None,
+    key: Key = None,
+    older_than: Older = None,
+    fingerprint: Print = None,
+    yes: Yes = False,
+) -> None:
     """Remove finished jobs from the history.
 
     Example: workerctl jobs delete --state cancelled --older-than 7d
@@ -213,8 +241,11 @@ def edit(
 
     options = {
         "payload": None if payload is None else enqueue.json_object(payload, "the payload"),
-        "queue": queue, "priority": priority, "delay": delay, "run_at": enqueue.iso_time(run_at),
-    }  # fmt: skip
+        "queue": queue,
+        "priority": priority,
+        "delay": delay,
+        "run_at": enqueue.iso_time(run_at),
+    }
     if all(value is None for value in options.values()):
         raise ConfigError("nothing to change: give --payload, --queue, --priority, --delay or --run-at")
     render.say(f"job {job_id}, which was {context.run(_edit(job_id, options))}, is changed")
@@ -244,9 +275,14 @@ def signal(
 
 
 def _filter(
-    state: list[str] | None, queue: str | None, task: str | None, node: str | None, key: str | None, older_than: str | None,
+    state: list[str] | None,
+    queue: str | None,
+    task: str | None,
+    node: str | None,
+    key: str | None,
+    older_than: str | None,
     fingerprint: str | None,
-) -> Filter:  # fmt: skip
+) -> Filter:
     from workerd.errors import ConfigError
     from workerd.queue.inspect import STATES, Filter
     from workerd.units import parse_duration

@@ -68,20 +68,23 @@ def _show(told: dict[str, Any]) -> None:
         render.details(title, [("state", told["state"]), ("PID", str(told["pid"]))])
         return
     database = told["database"]
-    render.details(title, [
-        ("state", told["state"]),
-        ("PID", str(told["pid"])),
-        ("node", f"{told['node']} ({told['node_id']})"),
-        ("up", format_duration(told["uptime_s"])),
-        *([("tasks", _brief(told["tasks"]))] if "tasks" in told else []),
-        ("workers", f"{told['workers']}, {told['busy']} busy"),
-        ("jobs", f"{told['jobs_done']:,} done, {told['jobs_failed']:,} failed"),
-        ("memory, CPU", f"{format_size(told['rss_bytes'])}, {told['cpu_percent']:.1f} %"),
-        ("loop lag", f"{told['loop_lag_ms']:.1f} ms"),
-        *([("no turn any more", ", ".join(told["stuck"]))] if told.get("stuck") else []),
-        *([("metrics", told["metrics"])] if told.get("metrics") else []),
-        ("database", f"{database['state']} ({database['host']}) since {render.clock(database['since'])}"),
-    ])  # fmt: skip
+    render.details(
+        title,
+        [
+            ("state", told["state"]),
+            ("PID", str(told["pid"])),
+            ("node", f"{told['node']} ({told['node_id']})"),
+            ("up", format_duration(told["uptime_s"])),
+            *([("tasks", _brief(told["tasks"]))] if "tasks" in told else []),
+            ("workers", f"{told['workers']}, {told['busy']} busy"),
+            ("jobs", f"{told['jobs_done']:,} done, {told['jobs_failed']:,} failed"),
+            ("memory, CPU", f"{format_size(told['rss_bytes'])}, {told['cpu_percent']:.1f} %"),
+            ("loop lag", f"{told['loop_lag_ms']:.1f} ms"),
+            *([("no turn any more", ", ".join(told["stuck"]))] if told.get("stuck") else []),
+            *([("metrics", told["metrics"])] if told.get("metrics") else []),
+            ("database", f"{database['state']} ({database['host']}) since {render.clock(database['since'])}"),
+        ],
+    )
     rows = [
         (s["worker"], s["state"], s["job_id"] and str(s["job_id"]), s["task"], s["running_s"]) for s in told["slots"]
     ]

@@ -26,17 +26,31 @@ if TYPE_CHECKING:
 # Of the server, whatever it holds.
 FIRST: Mapping[str, Look] = {"database": server.version, "synchronous_commit": server.commits}
 SERVER: Mapping[str, Look] = {
-    "fsync": server.durability, "writes": server.writes, "pooler": pooler.pooler, "notify": pooler.notify, "clock": server.clock,
-    "connections": server.connections, "transactions": sessions.transactions, "prepared": sessions.prepared, "slots": sessions.slots,
+    "fsync": server.durability,
+    "writes": server.writes,
+    "pooler": pooler.pooler,
+    "notify": pooler.notify,
+    "clock": server.clock,
+    "connections": server.connections,
+    "transactions": sessions.transactions,
+    "prepared": sessions.prepared,
+    "slots": sessions.slots,
     "wraparound": server.wraparound,
-}  # fmt: skip
+}
 # Of the queue, whose schema has to be that of this program.
 SCHEMA: Mapping[str, Look] = {"schema": schema.version}
 QUEUE: Mapping[str, Look] = {
-    "role": schema.role, "drift": schema.drift, "indexes": schema.indexes, "vacuum": sessions.vacuum, "nodes": fleet.nodes,
-    "leader": fleet.leader, "queues": fleet.queues, "waiting": fleet.untaken, "quarantine": fleet.quarantined,
+    "role": schema.role,
+    "drift": schema.drift,
+    "indexes": schema.indexes,
+    "vacuum": sessions.vacuum,
+    "nodes": fleet.nodes,
+    "leader": fleet.leader,
+    "queues": fleet.queues,
+    "waiting": fleet.untaken,
+    "quarantine": fleet.quarantined,
     "errors": errors.errors,
-}  # fmt: skip
+}
 
 
 async def database(settings: Settings, *, thorough: bool) -> list[Finding]:

@@ -55,10 +55,12 @@ def _folders(settings: Settings) -> dict[str, Path]:
     """Those that are always used, and those that are set beside them."""
     files = {"LOG_FILE": settings.log_file, "ERROR_LOG_FILE": settings.error_log_file}
     return {
-        "STATE_DIR": settings.state_dir, "RUNTIME_DIR": settings.runtime_dir, "LOG_DIR": settings.log_dir,
+        "STATE_DIR": settings.state_dir,
+        "RUNTIME_DIR": settings.runtime_dir,
+        "LOG_DIR": settings.log_dir,
         **{name: file.parent for name, file in files.items() if file is not None},
         **({"ATTACHMENTS_DIR": settings.attachments_dir} if settings.attachments_dir is not None else {}),
-    }  # fmt: skip
+    }
 
 
 def _existing(folder: Path) -> Path:

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 # Of this host: for the start of a daemon, and for one that works.
 FOR_START: Mapping[str, Look] = {"directories": directories.writable, "tasks": tasks.tasks}
 FOR_WORK: Mapping[str, Look] = {
-    "disk": directories.room, "memory": memory.memory, "daemon": daemon.daemon, "assistant": assistant.assistant,
-}  # fmt: skip
+    "disk": directories.room,
+    "memory": memory.memory,
+    "daemon": daemon.daemon,
+    "assistant": assistant.assistant,
+}
 
 
 async def examine(*, thorough: bool) -> list[Finding]:

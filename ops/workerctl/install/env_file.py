@@ -15,9 +15,17 @@ if TYPE_CHECKING:
 PLACES = frozenset({"name", "state_dir", "runtime_dir", "log_dir"})  # the installation decides them
 # What a container has of its own: its name, its directories, the address of its metrics.
 OWN_OF_CONTAINERS = {
-    "ENABLE_METRICS", "METRICS_HOST", "METRICS_PORT", "NODE_NAME", "NODE_ID", "APP_DIR", "ATTACHMENTS_DIR", "LOG_FILE", "ERROR_LOG_FILE",
+    "ENABLE_METRICS",
+    "METRICS_HOST",
+    "METRICS_PORT",
+    "NODE_NAME",
+    "NODE_ID",
+    "APP_DIR",
+    "ATTACHMENTS_DIR",
+    "LOG_FILE",
+    "ERROR_LOG_FILE",
     "LOG_STDERR",
-}  # fmt: skip
+}
 _SECRETS = {key for name in Settings.model_fields if is_secret(name) for key in config.names(name)}
 
 

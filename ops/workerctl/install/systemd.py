@@ -42,20 +42,29 @@ class Systemd(Target):
 
     def files(self) -> list[File]:
         units = [
-            "invoice-worker.service", "invoice-worker@.service", "invoice-worker.target",
-            "invoice-worker-manager.service", "invoice-worker-backup.service", "invoice-worker-backup.timer",
-        ]  # fmt: skip
+            "invoice-worker.service",
+            "invoice-worker@.service",
+            "invoice-worker.target",
+            "invoice-worker-manager.service",
+            "invoice-worker-backup.service",
+            "invoice-worker-backup.timer",
+        ]
         return [
-            File(SYSUSERS, packed.text("systemd/sysusers.d/invoice-worker.conf"), then=("systemd-sysusers", str(SYSUSERS))),
             File(
-                TMPFILES, packed.text("systemd/tmpfiles.d/invoice-worker.conf"),
+                SYSUSERS,
+                packed.text("systemd/sysusers.d/invoice-worker.conf"),
+                then=("systemd-sysusers", str(SYSUSERS)),
+            ),
+            File(
+                TMPFILES,
+                packed.text("systemd/tmpfiles.d/invoice-worker.conf"),
                 then=("systemd-tmpfiles", "--create", str(TMPFILES)),
             ),
             File(
                 SETTINGS / "worker.env", _environment(self.configuration), 0o640, USER, shown=env_file.without_secrets
             ),
             *(File(UNITS / unit, _adapted(packed.text(f"systemd/{unit}"), self.settings)) for unit in units),
-        ]  # fmt: skip
+        ]
 
     def warnings(self) -> list[str]:
         return [
@@ -126,8 +135,10 @@ def _known() -> Iterator[str]:
     for verb in ("list-units", "list-unit-files"):
         listed = subprocess.run(
             ["systemctl", verb, "--all", "--plain", "--no-legend", "invoice-worker*"],
-            check=False, capture_output=True, text=True,
-        ).stdout  # fmt: skip
+            check=False,
+            capture_output=True,
+            text=True,
+        ).stdout
         yield from (line.split()[0] for line in listed.splitlines())
 
 

@@ -49,10 +49,17 @@ Several = Annotated[list[NewJob], Field(min_length=1, max_length=MANY)]
 
 @router.get("", responses=answers())
 async def list_jobs(
-    home: TheQueue, _token: Reader, state: State | None = None, queue: Text | None = None, task: Text | None = None,
-    node: Text | None = None, key: Text | None = None, since: datetime | None = None, cursor: Cursor = None,
+    home: TheQueue,
+    _token: Reader,
+    state: State | None = None,
+    queue: Text | None = None,
+    task: Text | None = None,
+    node: Text | None = None,
+    key: Text | None = None,
+    since: datetime | None = None,
+    cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-) -> JobPage:  # fmt: skip
+) -> JobPage:
     """The newest jobs that fit, page by page."""
     if since is not None and since.tzinfo is None:
         raise Problem(422, "query.since: give the time with its zone, such as 2026-03-01T12:00:00Z")
@@ -64,10 +71,12 @@ async def list_jobs(
 
 @router.post("", status_code=201, responses=answers())
 async def enqueue(
-    home: TheQueue, token: Enqueuer, jobs: Annotated[NewJob | Several, Body()],
+    home: TheQueue,
+    token: Enqueuer,
+    jobs: Annotated[NewJob | Several, Body()],
     traceparent: Annotated[str | None, Header(description="The trace that the jobs are part of, by W3C.")] = None,
     tracestate: Annotated[str | None, Header()] = None,
-) -> Enqueued | EnqueuedMany:  # fmt: skip
+) -> Enqueued | EnqueuedMany:
     """Enqueue one job, or a list of them, all or none."""
     trace.passed_on.set(trace.read({"traceparent": traceparent, "tracestate": tracestate}))
     wanted = jobs if isinstance(jobs, list) else [jobs]

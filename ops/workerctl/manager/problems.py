@@ -65,10 +65,19 @@ class Problem(Exception):
 
 # The first that fits; an error is of the kind that is nearest.
 _STATUS: dict[type[Exception], int] = {
-    NotFound: 404, NodeNotFound: 404, NodeDead: 410, LaneLocked: 423, JobError: 409, NodeError: 409, TaskError: 422, ConfigError: 422,
-    DatabaseError: 503, asyncpg.DataError: 422, asyncpg.ProgramLimitExceededError: 422,
+    NotFound: 404,
+    NodeNotFound: 404,
+    NodeDead: 410,
+    LaneLocked: 423,
+    JobError: 409,
+    NodeError: 409,
+    TaskError: 422,
+    ConfigError: 422,
+    DatabaseError: 503,
+    asyncpg.DataError: 422,
+    asyncpg.ProgramLimitExceededError: 422,
     **dict.fromkeys(CONNECTION_ERRORS, 503),
-}  # fmt: skip
+}
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None, **more: Any) -> Response:

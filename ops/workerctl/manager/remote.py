@@ -238,9 +238,11 @@ async def started(home: TheQueue, node_id: Mine, job_id: JobId, told: words.Star
 
 @router.get("/notices", responses=answers())
 async def notices(
-    reach: TheReach, _token: Worker, after: Annotated[str, Query(max_length=100)] = "",
+    reach: TheReach,
+    _token: Worker,
+    after: Annotated[str, Query(max_length=100)] = "",
     patience: Annotated[float, Query(ge=0, le=30)] = 20.0,
-) -> words.Notices:  # fmt: skip
+) -> words.Notices:
     """What has happened since the cursor `after`, as soon as there is something."""
     cursor, found = await reach.bell.wait(after, patience)
     return words.Notices(cursor=cursor, notices=found)

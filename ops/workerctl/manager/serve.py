@@ -80,9 +80,15 @@ async def serve(queue: Queue, direct: str, settings: Settings, stand_in: StandIn
     listener = listen(host, port)
     app = create_app(queue, direct)
     config = uvicorn.Config(
-        app, host=host, port=port, loop="uvloop", log_config=None, access_log=False, server_header=False,
+        app,
+        host=host,
+        port=port,
+        loop="uvloop",
+        log_config=None,
+        access_log=False,
+        server_header=False,
         timeout_graceful_shutdown=DRAIN,
-    )  # fmt: skip
+    )
     leader = Leader(direct, settings, {}, MANAGER_SESSION.format(settings.node), Census(), lambda: NOBODY)
     besides = [asyncio.create_task(leader.run(), name="leader")]
     if stand_in is not None:

@@ -28,9 +28,10 @@ async def stats(home: TheQueue, _token: Reader, hours: Annotated[float, Query(ge
 
 @router.get("/samples", responses=answers())
 async def sampled(
-    home: TheQueue, _token: Reader,
+    home: TheQueue,
+    _token: Reader,
     span: Annotated[Literal[1, 60, 3600], BeforeValidator(int), SPAN] = 1,
-) -> list[Sample]:  # fmt: skip
+) -> list[Sample]:
     """What the node that leads has written down, the oldest first."""
     async with home.connection() as connection:
         return [Sample.model_validate(row) for row in await samples.read(connection, span, span)]
@@ -38,9 +39,11 @@ async def sampled(
 
 @router.get("/audit", responses=answers())
 async def changes(
-    home: TheQueue, _token: Operator, cursor: Annotated[int, Query(ge=1, lt=2**63)] = 2**63 - 1,
+    home: TheQueue,
+    _token: Operator,
+    cursor: Annotated[int, Query(ge=1, lt=2**63)] = 2**63 - 1,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-) -> list[Entry]:  # fmt: skip
+) -> list[Entry]:
     """What was changed through the manager, the newest first; `cursor` is the id of the last entry of the page before."""
     async with home.connection() as connection:
         return [Entry.model_validate(row) for row in await audit.read(connection, cursor, limit)]

@@ -73,9 +73,12 @@ class Containers:
         name = f"{re.sub(r'[-_][0-9]+$', '', original.name or '')}-{number}"
         first, *others = was["NetworkSettings"]["Networks"].items() or [("none", {})]
         body = {
-            **config, "Image": was["Image"], "Labels": labels, "HostConfig": was["HostConfig"],
+            **config,
+            "Image": was["Image"],
+            "Labels": labels,
+            "HostConfig": was["HostConfig"],
             "NetworkingConfig": {"EndpointsConfig": {first[0]: {"Aliases": _aliases(original, first[1])}}},
-        }  # fmt: skip
+        }
         with refusals():
             made = self._client.containers.get(self._client.api.create_container_from_config(body, name)["Id"])  # type: ignore[no-untyped-call]
             for network, endpoint in others:

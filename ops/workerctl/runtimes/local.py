@@ -63,9 +63,13 @@ class Local(Runtime):
                 listener.bind(f"{folder}/notify")
                 environment = {**os.environ, "NOTIFY_SOCKET": f"{folder}/notify", "WORKERD_BACKGROUND": "1"}
                 daemon = subprocess.Popen(
-                    [sys.executable, "-m", "workerd", *self.flags], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                    stderr=words, start_new_session=True, env=environment,
-                )  # fmt: skip
+                    [sys.executable, "-m", "workerd", *self.flags],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=words,
+                    start_new_session=True,
+                    env=environment,
+                )
                 if _wait_ready(daemon, listener):
                     daemon.returncode = 0  # it outlives us on purpose
                     return

@@ -16,9 +16,13 @@ class Jobs(Table):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "select_cursor", "Show", key_display="⏎")]
     COLUMNS = (
-        Column("job", 9), Column("task", share=2), Column("state", 10), Column("#", 4, right=True), Column(" when", 10),
+        Column("job", 9),
+        Column("task", share=2),
+        Column("state", 10),
+        Column("#", 4, right=True),
+        Column(" when", 10),
         Column("error", share=4),
-    )  # fmt: skip
+    )
 
     state: str | None = "failed"  # None: all
 

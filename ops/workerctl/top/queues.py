@@ -14,9 +14,14 @@ class Queues(Table):
     """How deep each is; `p` pauses the one under the cursor."""
 
     COLUMNS = (
-        Column("queue", share=1), Column("queued", 7, right=True), Column("sched", 6, right=True), Column("block", 6, right=True),
-        Column("run", 6, right=True), Column("oldest", 7, right=True), Column("", 7),
-    )  # fmt: skip
+        Column("queue", share=1),
+        Column("queued", 7, right=True),
+        Column("sched", 6, right=True),
+        Column("block", 6, right=True),
+        Column("run", 6, right=True),
+        Column("oldest", 7, right=True),
+        Column("", 7),
+    )
 
     _paused: frozenset[str] = frozenset()
 

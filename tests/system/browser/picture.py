@@ -33,9 +33,16 @@ async def take(dsn: str, state: Path) -> None:
     await migrate.upgrade(connection)
     token = await tokens.create(connection, "operator", ["operate"])
     settings = Settings(
-        database_url=dsn, tasks=("invoices",), workers=4, node_name="worker-1", retry_delay=3600, state_dir=state,
-        runtime_dir=state / "run", log_dir=state / "log", attachments_dir=state / "attachments",
-    )  # fmt: skip
+        database_url=dsn,
+        tasks=("invoices",),
+        workers=4,
+        node_name="worker-1",
+        retry_delay=3600,
+        state_dir=state,
+        runtime_dir=state / "run",
+        log_dir=state / "log",
+        attachments_dir=state / "attachments",
+    )
     with ManagerProcess(dsn, state) as manager, DaemonProcess(settings) as daemon:
         await manager.start()
         await asyncio.to_thread(daemon.start)

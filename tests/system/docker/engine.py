@@ -45,9 +45,15 @@ class Engine:
 
     def done(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["docker", *words], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False, stdin=subprocess.DEVNULL,
+            ["docker", *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+            stdin=subprocess.DEVNULL,
             env={**os.environ, **self.environment, **environment},
-        )  # fmt: skip
+        )
 
     def has(self, image: str) -> bool:
         return self.done("image", "inspect", image).returncode == 0
@@ -93,9 +99,20 @@ def make_monitoring(engine: Engine, base: str) -> dict[str, str]:
         elif missing:
             for name, image in images.items():
                 engine.run(
-                    "build", "--quiet", "--network", "host", "--build-arg", f"BASE={base}", "--target", name, "--tag", image,
-                    "--file", str(MONITORING_FILE), str(HERE),
-                )  # fmt: skip
+                    "build",
+                    "--quiet",
+                    "--network",
+                    "host",
+                    "--build-arg",
+                    f"BASE={base}",
+                    "--target",
+                    name,
+                    "--tag",
+                    image,
+                    "--file",
+                    str(MONITORING_FILE),
+                    str(HERE),
+                )
             engine.run("save", "--output", str(SAVED), *images.values())
     return {f"{name.upper()}_IMAGE": image for name, image in images.items()}
 

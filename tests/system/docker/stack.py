@@ -32,9 +32,12 @@ class Stack:
         self._engine = engine
         self.project = project
         self._variables = {
-            "COMPOSE_PROJECT_NAME": project, "COMPOSE_PROFILES": profiles, "COMPOSE_ENV_FILES": "/dev/null",
-            "COMPOSE_FILE": f"compose.yaml:{overlay}:{HEALTH}", **variables,
-        }  # fmt: skip
+            "COMPOSE_PROJECT_NAME": project,
+            "COMPOSE_PROFILES": profiles,
+            "COMPOSE_ENV_FILES": "/dev/null",
+            "COMPOSE_FILE": f"compose.yaml:{overlay}:{HEALTH}",
+            **variables,
+        }
 
     def compose(self, *words: str, **variables: str) -> str:
         return self._engine.run("compose", *words, **{**self._variables, **variables})

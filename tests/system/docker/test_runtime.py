@@ -47,9 +47,13 @@ def stack(engine: Engine, variables: dict[str, str]) -> Iterator[Stack]:
 def ctl(engine: Engine, stack: Stack, tmp_path: Path) -> Ctl:
     """From outside of the containers, with directories of its own."""
     environment = {
-        **engine.environment, "STATE_DIR": str(tmp_path), "RUNTIME_DIR": str(tmp_path), "DATABASE_URL": stack.dsn,
-        "PYTHONPATH": os.pathsep.join(str(ROOT / each) for each in ("daemon", "ops")), "COLUMNS": "80",
-    }  # fmt: skip
+        **engine.environment,
+        "STATE_DIR": str(tmp_path),
+        "RUNTIME_DIR": str(tmp_path),
+        "DATABASE_URL": stack.dsn,
+        "PYTHONPATH": os.pathsep.join(str(ROOT / each) for each in ("daemon", "ops")),
+        "COLUMNS": "80",
+    }
     return Ctl(environment, tmp_path)
 
 

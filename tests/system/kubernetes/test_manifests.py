@@ -137,8 +137,11 @@ def test_what_install_writes_is_taken_with_everything_that_was_given(validator: 
         150,
     )
     assert made["ConfigMap", "worker"]["data"] == {
-        "TASKS": "invoices", "WORKERS": "16", "DRAIN_TIMEOUT": "120", "LOG_FORMAT": "json",
-    }  # fmt: skip
+        "TASKS": "invoices",
+        "WORKERS": "16",
+        "DRAIN_TIMEOUT": "120",
+        "LOG_FORMAT": "json",
+    }
     assert made["ScaledObject", "worker"]["spec"]["triggers"][0]["metadata"]["targetQueryValue"] == "64"
     assert {each["metadata"]["namespace"] for each in made.values()} == {"shop"}
 

@@ -36,8 +36,14 @@ def need() -> None:
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A command of the testbed's script."""
     return subprocess.run(
-        [SCRIPT, *words], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environment}
-    )  # fmt: skip
+        [SCRIPT, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
+    )
 
 
 def get(port: str, path: str, **query: str) -> Any:

@@ -78,9 +78,15 @@ async def alertmanager(tmp_path: Path) -> AsyncIterator[str]:
     """The port of one with our configuration."""
     port = str(free_ports(1))
     running = subprocess.Popen(
-        ["prometheus-alertmanager", f"--config.file={ALERTMANAGER}", f"--storage.path={tmp_path}", "--cluster.listen-address=",
-         f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            "prometheus-alertmanager",
+            f"--config.file={ALERTMANAGER}",
+            f"--storage.path={tmp_path}",
+            "--cluster.listen-address=",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        stderr=subprocess.DEVNULL,
+    )
 
     async def answers() -> bool:
         try:

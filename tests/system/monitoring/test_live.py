@@ -67,9 +67,17 @@ async def _next(database: AsyncIterator[str]) -> str | None:
 
 def _settings(dsn: str, home: Path, **more: object) -> Settings:
     given = {
-        "database_url": dsn, "tasks": ("tests.handlers",), "workers": 4, "heartbeat_interval": 0.5, "enable_metrics": True,
-        "metrics_port": 0, "state_dir": home / "state", "runtime_dir": home / "run", "log_dir": home / "log", **more,
-    }  # fmt: skip
+        "database_url": dsn,
+        "tasks": ("tests.handlers",),
+        "workers": 4,
+        "heartbeat_interval": 0.5,
+        "enable_metrics": True,
+        "metrics_port": 0,
+        "state_dir": home / "state",
+        "runtime_dir": home / "run",
+        "log_dir": home / "log",
+        **more,
+    }
     return Settings(**given)  # type: ignore[arg-type]
 
 

@@ -30,8 +30,12 @@ def git(where: Path, *words: str) -> list[str]:
 def release(clone: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [".ci/release", sys.executable],
-        cwd=clone, env={**os.environ, **environment}, check=False, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=clone,
+        env={**os.environ, **environment},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
 
 
 def make_clone(where: Path) -> Path:

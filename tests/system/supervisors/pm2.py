@@ -45,8 +45,12 @@ class Pm2:
     def __call__(self, *words: str) -> str:
         done = subprocess.run(
             ["pm2", *words, "--no-color"],
-            cwd="/", env={**os.environ, **self.environment}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd="/",
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

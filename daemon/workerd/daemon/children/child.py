@@ -122,9 +122,16 @@ def _call(task: Task[..., Any], request: dict[str, Any], host: ChildHost) -> Any
     payload, arguments = task_input(task, request["payload"])
     if task.wants_job:
         job = Job(
-            request["id"], task.name, request["queue"], request["attempt"], request["failures"], request["max_retries"],
-            request["key"], payload, host,
-        )  # fmt: skip
+            request["id"],
+            task.name,
+            request["queue"],
+            request["attempt"],
+            request["failures"],
+            request["max_retries"],
+            request["key"],
+            payload,
+            host,
+        )
         job.parents = dict(request["parents"])
         arguments = {**arguments, "job": job}
     handler = partial(_returned, partial(task.fn, **arguments))

@@ -93,9 +93,13 @@ class Children:
         settings = self._settings
         child: Child | None = None
         hello = {
-            "kind": "hello", "path": sys.path, "modules": settings.tasks, "app_dir": str(settings.app_dir),
-            "level": own_log.level(), "node": settings.node,
-        }  # fmt: skip
+            "kind": "hello",
+            "path": sys.path,
+            "modules": settings.tasks,
+            "app_dir": str(settings.app_dir),
+            "level": own_log.level(),
+            "node": settings.node,
+        }
         try:
             child = Context().run(Child, self._ended)  # its end is not logged within the job that is its first
             self._living.add(child)
@@ -138,11 +142,18 @@ class Children:
 def _request(task: Task[..., Any], run: Run, retries: int) -> dict[str, Any]:
     job, carried = run.claimed, trace.current()
     return {
-        "kind": "job", "task": task.name, "payload": job.payload, "id": job.id, "queue": job.lane.queue,
-        "attempt": job.attempt, "failures": job.failures, "max_retries": retries, "key": job.key,
+        "kind": "job",
+        "task": task.name,
+        "payload": job.payload,
+        "id": job.id,
+        "queue": job.lane.queue,
+        "attempt": job.attempt,
+        "failures": job.failures,
+        "max_retries": retries,
+        "key": job.key,
         "parents": [] if run.job is None else list(run.job.parents.items()),
         "trace": None if carried is None else carried.headers,
-    }  # fmt: skip
+    }
 
 
 async def _take_in(message: dict[str, Any], run: Run, host: Host | None) -> None:

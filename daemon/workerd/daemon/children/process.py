@@ -39,9 +39,13 @@ class Child:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "workerd.daemon.children.child", str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL, stdout=into, stderr=into, pass_fds=[theirs.fileno()], start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=into,
+                stderr=into,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
                 env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED},
-            )  # fmt: skip
+            )
         except BaseException:
             self._socket.close()
             os.close(out)

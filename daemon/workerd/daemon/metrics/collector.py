@@ -52,8 +52,14 @@ class _Collector:
     """Asks nothing of the database: what it tells was counted here, or by the leader at its own pace."""
 
     def __init__(
-        self, settings: Settings, figures: Figures, finisher: Finisher, status: Status, census: Census, counters: Counters
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        figures: Figures,
+        finisher: Finisher,
+        status: Status,
+        census: Census,
+        counters: Counters,
+    ) -> None:
         self._settings = settings
         self._figures = figures
         self._finisher = finisher
@@ -79,8 +85,10 @@ class _Collector:
             by_task[task].merge(tally)
         ran = HistogramMetricFamily("workerd_job_run_seconds", "How long attempts ran", labels=("task",))
         waited = HistogramMetricFamily(
-            "workerd_job_wait_seconds", "How long jobs waited for their first attempt after they were due", labels=("task",)
-        )  # fmt: skip
+            "workerd_job_wait_seconds",
+            "How long jobs waited for their first attempt after they were due",
+            labels=("task",),
+        )
         for task, tally in by_task.items():
             ran.add_metric((task,), _cumulative(tally.run), tally.seconds)
             waited.add_metric((task,), _cumulative(tally.wait), tally.waited)

@@ -54,9 +54,14 @@ class PeerContender(Contender):
     """`peer` says what it is."""
 
     def __init__(
-        self, peer: Peer, command: Sequence[str], environment: Mapping[str, str], folder: Path,
-        connection: asyncpg.Connection[asyncpg.Record], producer: Process,
-    ) -> None:  # fmt: skip
+        self,
+        peer: Peer,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        connection: asyncpg.Connection[asyncpg.Record],
+        producer: Process,
+    ) -> None:
         super().__init__(connection, producer)
         self.name, self.title, self.newest, self.clearing = peer.name, peer.title, peer.newest, peer.clear
         self.peer = peer

@@ -78,11 +78,17 @@ def _jobs(value: float) -> str:
 
 _CHARTS: list[tuple[str, Callable[[float], str], dict[str, Value]]] = [
     ("Throughput", _per_second, {"succeeded": _rate("succeeded"), "failed or retried": _rate("failed", "retried")}),
-    ("Latency", _milliseconds, {
-        "run, median": _value("run_p50_ms"), "run, 95 %": _value("run_p95_ms"), "wait, 95 %": _value("wait_p95_ms"),
-    }),
+    (
+        "Latency",
+        _milliseconds,
+        {
+            "run, median": _value("run_p50_ms"),
+            "run, 95 %": _value("run_p95_ms"),
+            "wait, 95 %": _value("wait_p95_ms"),
+        },
+    ),
     ("Jobs", _jobs, {"queued": _value("queued"), "running": _value("running"), "scheduled": _value("scheduled")}),
-]  # fmt: skip
+]
 
 
 async def load(connection: AnyConnection, over: Range) -> Charts | None:
@@ -99,9 +105,13 @@ async def load(connection: AnyConnection, over: Range) -> Charts | None:
 
 
 def _chart(
-    title: str, tell: Callable[[float], str], values: dict[str, Value], found: list[dict[str, Any]], began: datetime,
+    title: str,
+    tell: Callable[[float], str],
+    values: dict[str, Value],
+    found: list[dict[str, Any]],
+    began: datetime,
     step: timedelta,
-) -> Chart:  # fmt: skip
+) -> Chart:
     points = {name: [(each["at"], value(each)) for each in found] for name, value in values.items()}
     top = _round_up(max((value for line in points.values() for _, value in line if value is not None), default=0.0))
     lines = []

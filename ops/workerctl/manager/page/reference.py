@@ -38,12 +38,17 @@ def schemas(openapi: dict[str, Any]) -> list[dict[str, Any]]:
             "text": schema.get("description", ""),
             "example": schema.get("example"),
             "fields": [
-                {"name": field, "kind": _kind(what), "text": what.get("description", ""), "needed": field in schema.get("required", [])}
+                {
+                    "name": field,
+                    "kind": _kind(what),
+                    "text": what.get("description", ""),
+                    "needed": field in schema.get("required", []),
+                }
                 for field, what in schema.get("properties", {}).items()
             ],
         }
         for name, schema in sorted(openapi["components"]["schemas"].items())
-    ]  # fmt: skip
+    ]
 
 
 def _parameter(given: dict[str, Any]) -> dict[str, Any]:

@@ -22,9 +22,12 @@ NOTHING = "\N{EN DASH}"
 SHOWN = 100_000  # characters of a payload or result that a page shows
 
 _environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+    loader=jinja2.FileSystemLoader(HERE / "templates"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
     lstrip_blocks=True,
-)  # fmt: skip
+)
 
 
 def page(name: str, visitor: Visitor | None, **values: Any) -> str:
@@ -80,5 +83,11 @@ def _path(text: str) -> str:
 
 
 _environment.filters.update(
-    when=_when, bytes=_bytes, duration=duration, milliseconds=_milliseconds, json=_json, path=_path, number=lambda value: f"{value:,}"
-)  # fmt: skip
+    when=_when,
+    bytes=_bytes,
+    duration=duration,
+    milliseconds=_milliseconds,
+    json=_json,
+    path=_path,
+    number=lambda value: f"{value:,}",
+)

@@ -214,8 +214,13 @@ async def on_schedule(home: TheQueue, visitor: Operator, name: str, action: str)
 
 
 async def _do(
-    actions: dict[str, Callable[..., Coroutine[Any, Any, Any]]], action: str, home: TheQueue, visitor: Operator, name: str, back: str
-) -> Response:  # fmt: skip
+    actions: dict[str, Callable[..., Coroutine[Any, Any, Any]]],
+    action: str,
+    home: TheQueue,
+    visitor: Operator,
+    name: str,
+    back: str,
+) -> Response:
     if action not in actions:
         raise Problem(404, "there is no such page")
     await actions[action](home, visitor.token, name)

@@ -58,9 +58,14 @@ async def _overview(connection: AnyConnection, query: dict[str, str], _sees: boo
     over = charts.RANGES.get(query.get("range", ""), charts.RANGES["10m"])
     drawn = await charts.load(connection, over)
     return {
-        "figures": figures, "queues": queues, "tasks": tasks, "failed": failed, "charts": drawn, "over": over,
+        "figures": figures,
+        "queues": queues,
+        "tasks": tasks,
+        "failed": failed,
+        "charts": drawn,
+        "over": over,
         "ranges": charts.RANGES,
-    }  # fmt: skip
+    }
 
 
 async def _jobs(connection: AnyConnection, query: dict[str, str], _sees: bool) -> dict[str, Any]:
