@@ -31,6 +31,8 @@ FIGURES = {
     "drain_many_kept",
     "drain_many_kept_memory",
     "drain_jobs_running",
+    "drain_jobs_wal",
+    "drain_jobs_kept_wal",
     "drain_one",
     "drain_four",
     "drain_four_ratio",

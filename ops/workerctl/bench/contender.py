@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 POLL = 0.005  # seconds between two looks for a job that is not finished: each costs the server some microseconds
 DONE_LIMIT = 300.0  # seconds
 SETTLE_LIMIT = 60.0  # seconds
+_WRITTEN = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"
 
 
 class Contender(ABC):
@@ -51,11 +52,17 @@ class Contender(ABC):
         at: float = await self.ask("fill", jobs=jobs, **what)
         return at
 
-    async def lay(self, jobs: int) -> None:
-        """Have so many jobs wait, and statistics of their tables: without them some plans are several times slower."""
+    async def lay(self, jobs: int) -> int:
+        """Have so many jobs wait, and statistics of their tables: without them some plans are several times slower.
+
+        Returns how many bytes of write-ahead log the jobs took.
+        """
         await self.clear()
+        before = await self.written()
         await self.fill(jobs)
+        written = await self.written() - before
         await self.connection.execute("ANALYZE", timeout=SETTLE_LIMIT)
+        return written
 
     async def done(self, workers: Sequence[Worker]) -> float:
         """Wait until these have left no job unfinished; returns when that was (monotonic seconds). Raises ContenderError."""
@@ -67,6 +74,11 @@ class Contender(ABC):
                 raise ContenderError(f"jobs are left after {DONE_LIMIT:.0f} s")
             await asyncio.sleep(POLL)
         return time.monotonic()
+
+    async def written(self) -> int:
+        """Bytes of write-ahead log that the server has written since it was made, for all of its databases."""
+        written: int = await self.connection.fetchval(_WRITTEN)
+        return written
 
     async def ask(self, do: str, **arguments: Any) -> Any:
         """Let the process that enqueues do something, and return its answer."""

@@ -23,11 +23,12 @@ FLEET = {"one": 1, "four": 4}  # processes
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """Jobs/s from the beginning of the process and from its first job on, and its peak memory in MB."""
+    """Jobs/s from the beginning of the process and from its first job on, its peak memory in MB, and bytes of WAL that it wrote."""
 
     rate: float
     running: float
     peak: float
+    wal: int
 
 
 async def few(site: Site) -> list[Figure]:
@@ -70,11 +71,13 @@ async def fleet(site: Site) -> list[Figure]:
 async def drain(contender: Contender, jobs: int) -> Drained:
     """Start a process on jobs that wait."""
     async with contender.worker() as worker:
+        written = await contender.written()
         began = await worker.begin()
         ended = await contender.done([worker])
+        written = await contender.written() - written
         first, peak = await worker.first(), worker.peak_mb()
         await stop([worker], jobs)
-    return Drained(jobs / (ended - began), jobs / (ended - first), peak)
+    return Drained(jobs / (ended - began), jobs / (ended - first), peak, written)
 
 
 async def drain_ready(contender: Contender, jobs: int, processes: int) -> float:
@@ -110,13 +113,16 @@ async def stop(workers: Sequence[Worker], jobs: int) -> dict[str, float]:
 async def _drains(site: Site, key: str, jobs: int) -> list[Figure]:
     async def measure(contender: Contender) -> list[Figure]:
         size = contender.sized(jobs)
-        await contender.lay(size)
+        enqueued = await contender.lay(size)
         drained = await drain(contender, size)
         what, own, who = f"drain of {jobs:,}", contender.key(key), contender.who(jobs)
         return [
             Figure(own, what, who, "jobs/s", drained.rate, compared=True),
             Figure(f"{own}_running", f"{what}, from the first job on", who, "jobs/s", drained.running, compared=True),
             Figure(f"{own}_memory", f"{what}, peak memory", who, "MB", drained.peak),
+            Figure(
+                f"{own}_wal", f"{what}, WAL a job, its enqueue included", who, "bytes", (enqueued + drained.wal) / size
+            ),
         ]
 
     return await contest(site, [site.ours, site.ours.keeping()], measure)
