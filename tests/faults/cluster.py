@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 TESTBED = Path(os.environ.get("TESTBED", ROOT.parent / "shared" / "testbed"))
+FREEZES = 5  # tries to stop all processes of a server
 
 
 class Cluster:
@@ -92,6 +93,16 @@ class Cluster:
         if done.returncode:
             raise subprocess.CalledProcessError(done.returncode, command, text, text)
         return text
+
+    def freeze(self) -> None:
+        """Stop every process of the primary where it stands, until `thaw`."""
+        for _ in range(
+            FREEZES
+        ):  # one that ends while the others are stopped fails the command, and it can be run again
+            with contextlib.suppress(subprocess.CalledProcessError):
+                self.verb("freeze")
+                return
+        self.verb("freeze")
 
 
 def _tree(file: Path) -> list[psutil.Process]:

@@ -134,7 +134,7 @@ async def test_a_frozen_server_is_waited_for(settings: Settings) -> None:
                 daemon.start()
                 await queue.enqueue_many("nap", [{"seconds": 0.05}] * JOBS)
                 await resumed(db)
-                cluster.verb("freeze")
+                cluster.freeze()
                 await in_state(daemon, "reconnecting")
                 cluster.verb("thaw")
                 await resumed(db)

@@ -170,7 +170,7 @@ async def test_a_server_that_stops_answering_ends_the_list(cluster: Cluster, mon
 
 async def test_a_frozen_server_holds_nobody_up(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ground, "PATIENCE", 0.5)
-    cluster.verb("freeze")
+    cluster.freeze()
     try:
         async with asyncio.timeout(LIMIT):
             found = await worse()
