@@ -51,6 +51,8 @@ class Arguments:
 
     def restored(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the handler gets for a payload that was JSON. Raises PayloadError when it does not fit the task."""
+        if not payload and not self._required:
+            return payload
         names = payload.keys()
         if names != self._known and not (
             names >= self._required and (self._others is not None or names <= self._known)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from workerd import around, codec, trace
 from workerd.daemon import django_connections, forks
 from workerd.daemon.children.pool import Children
+from workerd.daemon.django_connections import ASGIREF
 from workerd.daemon.endings import Endings, task_input
 from workerd.daemon.run import Run
 from workerd.daemon.stack import stack_of
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 CANCEL_GRACE = 10.0  # seconds that a handler may take to end when it is cancelled; then its worker is written off
 LOOK = 0.1  # seconds between two looks whether a debugger still holds a handler
+
+_modules = sys.modules
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +79,7 @@ class Executor:
         started = monotonic()
         run = Run(claimed, job, worker, started, started + (task.timeout or self._job_timeout))
         on_loop = task.is_async or around
-        if on_loop and django_connections.ASGIREF in sys.modules:
+        if on_loop and ASGIREF in _modules:
             self._django.look(self._is_loop_used)
         self.running.add(run)
         try:
@@ -95,7 +98,7 @@ class Executor:
             outcome = self._endings.raised(task, run, error)
         finally:
             self.running.discard(run)
-            if on_loop and django_connections.ASGIREF in sys.modules:
+            if on_loop and ASGIREF in _modules:
                 self._django.look(self._is_loop_used)
         if run.stop is not None:
             outcome = self._halted(task, run, outcome)
@@ -103,8 +106,9 @@ class Executor:
             outcome = replace(outcome, error=self._redact(outcome.error[:LONGEST]))
         ttl = self.ttl(task, outcome.ending)
         ran = monotonic() - started
-        self.last = Finished(claimed, outcome, started, ran, ttl, run.progress, run.committed, run.lines)
-        return self.last
+        lines = None if job is None else job.lines
+        end = self.last = Finished(claimed, outcome, started, ran, ttl, run.progress, run.committed, lines)
+        return end
 
     async def enforce_timeouts(self) -> None:
         """Halt what runs past its deadline, write off what does not halt; one sweep for all instead of a timer for each."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import decimal
-import sys
-import weakref
 from contextvars import Context, copy_context
+from sys import getrefcount
 from typing import Any
+from weakref import getweakrefcount
 
 
 class Pristine:
@@ -18,23 +18,27 @@ class Pristine:
     the context holds nothing new, and leaves its place to another one otherwise.
     """
 
+    __slots__ = ("_decimal", "_references", "_task", "_weak_references")
+
     def __init__(self) -> None:
         self._task: Any = asyncio.current_task()  # and no other reference from here, they are counted
         configured = any(variable.name == "decimal_context" for variable in copy_context())
         self._decimal = decimal.getcontext().copy() if configured else None
-        self._references = sys.getrefcount(self._task)
-        self._weak_references = weakref.getweakrefcount(self._task)
+        task = self._task
+        self._references = getrefcount(task)
+        self._weak_references = getweakrefcount(self._task)
         self._lend_decimal()
 
     def holds(self, context: Context) -> bool:
         """Whether a next handler may run in the task. To be asked when the one before, which has begun with a context like this,
         has ended, before anything is awaited.
         """
+        task = self._task  # one reference more
         try:
             held = (
-                sys.getrefcount(self._task) == self._references  # nobody else has it: no timer that is to cancel it
-                and weakref.getweakrefcount(self._task) == self._weak_references
-                and not self._task.cancelling()
+                getrefcount(task) == self._references  # nobody else has it: no timer that is to cancel it
+                and getweakrefcount(task) == self._weak_references
+                and not task.cancelling()
                 and copy_context() == context
             )
         except BaseException:  # noqa: BLE001 - values of users are compared

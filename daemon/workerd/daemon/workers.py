@@ -111,8 +111,7 @@ class Workers:
     def drain(self) -> None:
         """From now on tell when no job runs."""
         self._draining = True
-        if not self.busy:
-            self.quiet.set()
+        self._tell_if_quiet()
 
     def describe(self) -> list[dict[str, Any]]:
         """One entry a slot, as `status --json` shows it."""
@@ -161,7 +160,8 @@ class Workers:
                 slot.retired = True
                 self._slots[place] = self._begin(slot.worker)
         self._leaving = {slot for slot in self._leaving if slot.task is not run.worker}
-        self._ended()
+        self._figures.busy -= 1
+        self._tell_if_quiet()
         self._finisher.add(end)
 
     def _retire(self, slot: Slot) -> None:
@@ -175,35 +175,38 @@ class Workers:
         worker = asyncio.current_task()
         assert worker is not None
         pristine = Pristine()
+        figures, run, finished, set_attempt = self._figures, self.run, self._finisher.add, current.attempt.set
         turned = 0.0  # when the loop last had its turn, as far as this worker knows
         while not slot.retired:
             job = self._backlog.take()
             if job is None:
-                current.attempt.set(None)
+                set_attempt(None)
                 job = await self._backlog.get()
                 turned = monotonic()
             slot.job = job
-            self._figures.busy += 1
+            figures.busy += 1
             closed = False
-            current.attempt.set((job.id, job.task, job.attempt))
+            set_attempt((job.id, job.task, job.attempt))
             context = copy_context()
             try:
-                ended = await self.run(job, worker)
+                ended = await run(job, worker)
             except (
                 GeneratorExit
             ):  # what the handler awaited has raised it: Python has closed the run, which has ended by that
                 assert self._executor.last is not None
                 ended, closed = self._executor.last, True
             slot.job = None
-            self._ended()
+            figures.busy -= 1
+            if self._draining:
+                self._tell_if_quiet()
             ran = ended.ran
             self.mean_run = ran if self.mean_run is None else self.mean_run * 0.8 + ran * 0.2
-            self._finisher.add(ended)
+            finished(ended)
             if closed or not pristine.holds(context):
                 self._succeed(slot)
                 return
             if ended.started + ran - turned > TURN:
-                current.attempt.set(None)
+                set_attempt(None)
                 await asyncio.sleep(0)
                 turned = monotonic()
         self._leaving.discard(slot)
@@ -216,7 +219,6 @@ class Workers:
         with contextlib.suppress(RuntimeError):
             self._fill(slot)
 
-    def _ended(self) -> None:
-        self._figures.busy -= 1
+    def _tell_if_quiet(self) -> None:
         if self._draining and not self._figures.busy:
             self.quiet.set()
