@@ -57,18 +57,24 @@ async def test_what_is_left_is_noticed(deed: Callable[[], object], held: bool) -
 
 
 async def test_values_that_cannot_be_compared_are_something_left() -> None:
-    tenant.set(Incomparable())
-    pristine = Pristine()
-    context = copy_context()
-    tenant.set(Incomparable())
-    assert not pristine.holds(context)
+    async def work() -> bool:
+        tenant.set(Incomparable())
+        pristine = Pristine()
+        context = copy_context()
+        tenant.set(Incomparable())
+        return pristine.holds(context)
+
+    assert not await asyncio.create_task(work())  # a task, so that no other test sees what it sets
 
 
 async def test_what_the_application_has_set_of_decimal_is_there_for_each_job() -> None:
-    decimal.getcontext().prec = 50
-    pristine = Pristine()
-    for _ in range(2):
-        context = copy_context()
-        assert decimal.getcontext().prec == 50
-        decimal.getcontext().prec = 3
-        assert pristine.holds(context)
+    async def work() -> None:
+        decimal.setcontext(decimal.Context(prec=50))
+        pristine = Pristine()
+        for _ in range(2):
+            context = copy_context()
+            assert decimal.getcontext().prec == 50
+            decimal.getcontext().prec = 3
+            assert pristine.holds(context)
+
+    await asyncio.create_task(work())
