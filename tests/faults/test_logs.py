@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     DB = asyncpg.Connection[asyncpg.Record]
 
-JOBS = 8_000
+JOBS = 2_000  # that are enqueued whenever none is left
+MOVES = 5  # at least, each amid jobs that run
 
 
 async def test_the_line_of_every_job_is_written_once_though_the_log_is_rotated_and_moved(
@@ -28,12 +29,14 @@ async def test_the_line_of_every_job_is_written_once_though_the_log_is_rotated_a
 ) -> None:
     """Three rounds a second of what logrotate does, beside a rotation by size every few hundred lines."""
     changes = {"log_jobs": "all", "log_max_size": 40_000, "log_keep": 1000, "workers": 8, "result_ttl": 0.0}
+    jobs: list[int] = []
     moved = 0
     with DaemonProcess(settings.model_copy(update=changes)) as daemon:
         await asyncio.to_thread(daemon.start)
-        jobs = await queue.enqueue_many("echo", [{"value": None}] * JOBS)
         path = daemon.settings.log_path
-        while not await db.fetchval(ENDED):
+        while (ended := await db.fetchval(ENDED)) is False or moved < MOVES:
+            if ended:
+                jobs += await queue.enqueue_many("echo", [{"value": None}] * JOBS)
             if path.exists():
                 path.rename(path.parent / f"moved.{moved}")
                 moved += 1
@@ -45,5 +48,4 @@ async def test_the_line_of_every_job_is_written_once_though_the_log_is_rotated_a
     succeeded = Counter(line["job"] for line in lines if line.get("ending") == "succeeded")
     assert set(succeeded) == set(jobs)
     assert set(succeeded.values()) == {1}
-    assert moved > 1
     assert len(files) > 20
